@@ -1,0 +1,45 @@
+# Every target is a small script under scripts/; `make` alone lists them.
+# Variables: PG_MAJOR (15), PROFILE (dev), PGPORT, T (a test name), S3_* (the store of `make up`).
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-one up down url psql lint build install-deps garage clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | column -t -s '|' 2>/dev/null \
+	  || sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST))
+
+demo: ## install what is missing, build, and do the main job on real files in a throw-away cluster
+	@scripts/demo.sh
+
+test: ## install what is missing, build, and run every test
+	@scripts/test.sh
+
+test-one: ## run the tests whose name contains T, for example: make test-one T=cluster
+	@scripts/test-one.sh "$(T)"
+
+up: ## build, start (or refresh) the development cluster and print its URL
+	@scripts/up.sh
+
+down: ## stop the development cluster; its data stays
+	@scripts/down.sh
+
+url: ## print the development cluster's URL for a superuser (make -s url prints nothing else)
+	@scripts/url.sh
+
+psql: ## open psql on the development cluster
+	@scripts/psql.sh
+
+lint: ## formatting, clippy, rustdoc, shellcheck and cargo-deny, warnings as errors
+	@scripts/lint.sh
+
+build: ## build the extension and install it into the private PostgreSQL tree
+	@scripts/build.sh
+
+install-deps: ## install the Debian packages and cargo-pgrx when they are missing
+	@scripts/install-deps.sh
+
+garage: ## build the Garage S3 server for the tests when it is missing
+	@scripts/garage.sh
+
+clean: ## stop the development cluster and remove everything built or created here
+	@scripts/clean.sh

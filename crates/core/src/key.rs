@@ -1,0 +1,110 @@
+//! Object keys. Only the server makes keys; no part of one is taken from a client as it came.
+
+use uuid::Uuid;
+
+use crate::digest::Digest;
+use crate::slug::{fingerprint, slug};
+
+/// Where bytes wait whose hash nobody declared, until confirm has seen them.
+const STAGING: &str = "staging";
+
+/// Where the store's capabilities are tried out. Nothing under it is ever anyone's file.
+pub const SCRATCH_PREFIX: &str = "scratch/";
+
+/// A tenant as one key segment of `[A-Za-z0-9_.-]`, at most 64 bytes.
+///
+/// Tenants of 1 to 64 of `[A-Za-z0-9_-]` are taken verbatim, except those that would read as one of our own folders; any
+/// other becomes `{readable part}.{12 hexadecimal digits of its SHA-256}`. The dot keeps the two forms apart.
+pub fn tenant_segment(tenant: &str) -> String {
+    let plain = tenant.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'));
+    // Compared without case: a store on a case-insensitive file system takes "Staging" for "staging".
+    let reserved = [STAGING, "scratch"].iter().any(|folder| tenant.eq_ignore_ascii_case(folder));
+    if plain && !reserved && (1..=64).contains(&tenant.len()) {
+        return tenant.to_owned();
+    }
+    let readable = slug(tenant, 40);
+    let readable = if readable.is_empty() { "tenant" } else { &readable };
+    format!("{readable}.{}", fingerprint(&[tenant]))
+}
+
+/// The final key of bytes whose hash was declared or computed: `{tenant}/{bucket id}/{sha256}/{upload id}`.
+///
+/// The upload's id makes it unique: two uploads of the same bytes never share a key, so neither can touch the other's.
+pub fn content_key(tenant: &str, bucket_id: &Uuid, sha256: &Digest, upload_id: &Uuid) -> String {
+    format!("{}/{bucket_id}/{sha256}/{upload_id}", tenant_segment(tenant))
+}
+
+/// The key under which bytes without a declared hash arrive: `staging/{tenant}/{upload id}`.
+pub fn staging_key(tenant: &str, upload_id: &Uuid) -> String {
+    format!("{STAGING}/{}/{upload_id}", tenant_segment(tenant))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn plain_tenants_are_verbatim() {
+        let longest = "a".repeat(64);
+        for plain in ["acme", "Acme_2-x", "0", "-", "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", longest.as_str()]
+        {
+            assert_eq!(tenant_segment(plain), plain);
+        }
+    }
+
+    #[test]
+    fn other_tenants_are_hashed() {
+        let too_long = "a".repeat(65);
+        for other in [
+            "",
+            "..",
+            "a/b",
+            "a.b",
+            "a b",
+            "é",
+            "staging",
+            "STAGING",
+            "scratch",
+            "日本",
+            "a\0",
+            too_long.as_str(),
+        ] {
+            let segment = tenant_segment(other);
+            let (readable, hash) = segment.split_once('.').unwrap_or_default();
+            assert!(!readable.is_empty() && hash.len() == 12, "{other:?}: {segment}");
+        }
+        assert_ne!(tenant_segment("a/b"), tenant_segment("a b"));
+        assert_ne!(tenant_segment("É"), tenant_segment("é"));
+    }
+
+    #[test]
+    fn keys() {
+        let bucket = Uuid::from_u128(1);
+        let upload = Uuid::from_u128(2);
+        assert_eq!(
+            content_key("acme", &bucket, &Digest::of(b""), &upload),
+            "acme/00000000-0000-0000-0000-000000000001/\
+             e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855/00000000-0000-0000-0000-000000000002"
+        );
+        assert_eq!(staging_key("acme", &upload), "staging/acme/00000000-0000-0000-0000-000000000002");
+        assert_eq!(staging_key("staging", &upload).split('/').count(), 3);
+    }
+
+    proptest! {
+        #[test]
+        fn a_tenant_is_one_safe_segment(tenant: String) {
+            let segment = tenant_segment(&tenant);
+            prop_assert!((1..=64).contains(&segment.len()));
+            prop_assert!(segment.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte)));
+            prop_assert!(!segment.starts_with('.') && !segment.contains(".."));
+            prop_assert!(!content_key(&tenant, &Uuid::nil(), &Digest::of(b""), &Uuid::nil()).starts_with("staging/"));
+        }
+
+        #[test]
+        fn a_hashed_segment_is_nobodys_verbatim_one(tenant: String) {
+            let segment = tenant_segment(&tenant);
+            prop_assert!(segment == tenant || tenant_segment(&segment) != segment);
+        }
+    }
+}

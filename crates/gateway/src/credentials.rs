@@ -1,0 +1,96 @@
+//! The credentials of a local store: made once, kept in a file that only its owner can read.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+use pg_storage_core::presign::{Credentials, Secret};
+use uuid::Uuid;
+
+use crate::blobs::sync_dir;
+
+/// Letters and digits; 64 of them divide a byte evenly, so every one is as likely as the others.
+const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+/// Reads the credentials from a file, or makes new ones and writes them there.
+///
+/// The file has two lines, access key and secret key, and mode 0600. It appears whole or not at all; of several
+/// processes that make one at the same time the first wins and all return its credentials.
+///
+/// # Errors
+/// `PermissionDenied` when others than the file's owner may read it, `InvalidData` when it is not of that form,
+/// and whatever reading or writing says.
+pub fn load_or_create_credentials(path: &Path) -> io::Result<Credentials> {
+    match load(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            create(path)?;
+            load(path)
+        }
+        loaded => loaded,
+    }
+}
+
+fn load(path: &Path) -> io::Result<Credentials> {
+    let mode = fs::metadata(path)?.mode();
+    if mode & 0o077 != 0 {
+        return Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            format!(
+                "{} must not be accessible to others: its mode is {:o}, expected 600",
+                path.display(),
+                mode & 0o777
+            ),
+        ));
+    }
+    let text = fs::read_to_string(path)?;
+    let mut lines = text.lines();
+    match (lines.next(), lines.next(), lines.next()) {
+        (Some(id), Some(secret), None) if !id.is_empty() && !secret.is_empty() => Ok(Credentials {
+            access_key_id: id.to_owned(),
+            secret_access_key: Secret::new(secret),
+            session_token: None,
+        }),
+        _ => Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("{} must hold two lines, access key and secret key", path.display()),
+        )),
+    }
+}
+
+fn create(path: &Path) -> io::Result<()> {
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let temporary = directory.join(format!(".credentials-{}", Uuid::new_v4().simple()));
+    let written = write(&temporary).and_then(|()| {
+        // link and not rename: it refuses to replace what another process has just made.
+        match fs::hard_link(&temporary, path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            linked => linked,
+        }
+    });
+    let removed = fs::remove_file(&temporary);
+    written.and(removed)?;
+    sync_dir(directory)
+}
+
+fn write(path: &Path) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    // The umask can only take bits away; make sure none the owner needs is gone.
+    file.set_permissions(fs::Permissions::from_mode(0o600))?;
+    let id = random(16)?.to_ascii_uppercase().replace(['+', '/'], "X");
+    writeln!(file, "LOCAL{id}\n{}", random(40)?)?;
+    file.sync_all()
+}
+
+fn random(length: usize) -> io::Result<String> {
+    let mut bytes = vec![0; length];
+    getrandom::fill(&mut bytes).map_err(io::Error::other)?;
+    Ok(bytes
+        .iter()
+        .filter_map(|byte| ALPHABET.get(usize::from(byte % 64)))
+        .map(|byte| char::from(*byte))
+        .collect())
+}

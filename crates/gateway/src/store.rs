@@ -1,0 +1,75 @@
+//! The store: the index and the bytes kept together, so that neither ever promises what the other lacks.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use redb::WriteTransaction;
+
+use crate::blobs::{Blobs, Staged, make_dir};
+use crate::failure::Outcome;
+use crate::index::records::Segment;
+use crate::index::{Index, Released};
+
+/// Everything below one root directory.
+#[derive(Debug)]
+pub struct Store {
+    /// Which buckets and objects there are.
+    pub index: Index,
+    /// Their bytes.
+    pub blobs: Arc<Blobs>,
+    /// The region the store answers for.
+    pub region: String,
+}
+
+impl Store {
+    /// Opens the store below `root`, creating it if need be, and removes what an earlier crash left behind.
+    pub fn open(root: &Path, region: String) -> Outcome<Self> {
+        make_dir(root)?;
+        // First the index: its lock keeps a second server from sweeping files that the first one is writing.
+        let index = Index::open(&root.join("index.redb"))?;
+        let blobs = Arc::new(Blobs::open(root)?);
+        blobs.sweep(|blob| index.knows_blob(blob))?;
+        Ok(Self { index, blobs, region })
+    }
+
+    /// Runs `work` on a thread that may block, to its end even when the client is gone by then.
+    pub async fn run<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> Outcome<T> + Send + 'static,
+    ) -> Outcome<T> {
+        let store = Arc::clone(self);
+        tokio::task::spawn_blocking(move || work(&store)).await?
+    }
+
+    /// Makes bytes permanent and records them in one go.
+    ///
+    /// `record` is given the segments (none for an empty body) and says what its change released.
+    pub fn publish<T>(
+        &self,
+        staged: Option<(Staged, u64)>,
+        record: impl FnOnce(&WriteTransaction, Vec<Segment>) -> Outcome<(T, Released)>,
+    ) -> Outcome<T> {
+        let segments = match staged {
+            Some((staged, size)) => vec![Segment { blob: self.blobs.publish(staged)?, size }],
+            None => Vec::new(),
+        };
+        let written = self.write(|transaction| record(transaction, segments.clone()));
+        if written.is_err() {
+            for segment in &segments {
+                // Asked rather than assumed: a commit that reported an I/O error may have taken effect.
+                // When the index cannot answer, the sweep at the next start decides.
+                if matches!(self.index.knows_blob(segment.blob), Ok(false)) {
+                    self.blobs.remove([segment.blob]);
+                }
+            }
+        }
+        written
+    }
+
+    /// Changes the index and removes the bytes that became unreachable.
+    pub fn write<T>(&self, change: impl FnOnce(&WriteTransaction) -> Outcome<(T, Released)>) -> Outcome<T> {
+        let (value, released) = self.index.write(change)?;
+        self.blobs.remove(released.0);
+        Ok(value)
+    }
+}

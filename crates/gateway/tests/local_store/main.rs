@@ -1,0 +1,14 @@
+//! The local store over real HTTP: its binary as a child process, an SDK client, and raw requests for what no SDK sends.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod anonymous;
+mod buckets;
+mod checksums;
+mod copies;
+mod cors;
+mod durability;
+mod harness;
+mod listing;
+mod multipart;
+mod objects;
+mod signatures;

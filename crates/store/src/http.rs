@@ -1,0 +1,141 @@
+//! The one HTTP client: plain or rustls with ring, no redirects, no proxy from the environment.
+
+use std::time::Duration;
+
+use aws_sdk_s3::config::SharedHttpClient;
+use aws_sdk_s3::config::http::HttpRequest;
+use aws_sdk_s3::primitives::{ByteStream, SdkBody};
+use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
+use aws_smithy_http_client::{Builder, Connector};
+use aws_smithy_runtime_api::client::http::{HttpConnector, HttpConnectorSettings};
+
+use crate::error::{ErrorKind, StoreError};
+
+/// How long an unused connection is kept. Shorter than any server we know closes one (Garage and hyper-based
+/// servers after 60 s or never, AWS after about 20 s, proxies from 5 s up), so that a request rarely meets one
+/// that is just being closed.
+const POOL_IDLE: Duration = Duration::from_secs(4);
+
+/// The most of an error document that is read; S3's are a few hundred bytes.
+const MAX_ANSWER: usize = 64 * 1024;
+
+/// A client for plain HTTP endpoints; it never loads certificates.
+pub(crate) fn plain_client() -> SharedHttpClient {
+    Builder::new().pool_idle_timeout(POOL_IDLE).build_http()
+}
+
+/// A client for HTTPS (and HTTP) endpoints, trusting the system's certificates.
+pub(crate) fn tls_client() -> SharedHttpClient {
+    Builder::new().pool_idle_timeout(POOL_IDLE).tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https()
+}
+
+/// Sends requests as a client of presigned URLs does: without the SDK, without retries, each on its own
+/// connection, so that what one writer sees never depends on another.
+pub(crate) struct Plainly {
+    connector: Connector,
+    limit: Duration,
+}
+
+/// An answer to a request sent without the SDK.
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) error: Option<StoreError>,
+}
+
+impl Plainly {
+    /// A sender for URLs that begin like `url`; each request may take `limit`, connecting `connect_timeout`.
+    pub(crate) fn new(url: &str, connect_timeout: Duration, limit: Duration) -> Self {
+        let settings = HttpConnectorSettings::builder().connect_timeout(connect_timeout).build();
+        let builder = Connector::builder().connector_settings(settings).pool_max_idle_per_host(0);
+        let connector = if url.starts_with("https:") {
+            builder.tls_provider(Provider::Rustls(CryptoMode::Ring)).build()
+        } else {
+            builder.build_http()
+        };
+        Self { connector, limit }
+    }
+
+    /// PUTs `body` to `url` with exactly `headers`.
+    pub(crate) async fn put(
+        &self,
+        operation: &'static str,
+        url: &str,
+        headers: &[(&str, String)],
+        body: Vec<u8>,
+    ) -> Result<Answer, StoreError> {
+        let invalid = |what: &str| StoreError::local(ErrorKind::Invalid, operation, what);
+        let mut request = HttpRequest::new(SdkBody::from(body));
+        request.set_method("PUT").map_err(|_| invalid("not a method"))?;
+        request.set_uri(url).map_err(|_| invalid("the signed URL cannot be parsed"))?;
+        for (name, value) in headers {
+            request
+                .headers_mut()
+                .try_insert((*name).to_owned(), value.clone())
+                .map_err(|_| invalid("a signed header cannot be sent"))?;
+        }
+        let exchange = async {
+            let response = self
+                .connector
+                .call(request)
+                .await
+                .map_err(|error| StoreError::from_connector(operation, &error))?;
+            let status = response.status().as_u16();
+            if response.status().is_success() {
+                return Ok(Answer { status, error: None });
+            }
+            let headers = response.headers().clone();
+            let document = error_document(response.into_body()).await;
+            let error = StoreError::from_answer(
+                operation,
+                status,
+                element(&document, "Code"),
+                element(&document, "Message"),
+                &headers,
+            );
+            Ok(Answer { status, error: Some(error) })
+        };
+        tokio::time::timeout(self.limit, exchange).await.unwrap_or_else(|_| {
+            Err(StoreError::local(ErrorKind::Timeout, operation, "no answer within the request's time limit"))
+        })
+    }
+}
+
+impl Plainly {
+    /// The `Date` header of whatever answers `request`.
+    pub(crate) async fn date(
+        &self,
+        operation: &'static str,
+        request: HttpRequest,
+    ) -> Result<Option<String>, StoreError> {
+        let exchange = async {
+            let response = self
+                .connector
+                .call(request)
+                .await
+                .map_err(|error| StoreError::from_connector(operation, &error))?;
+            Ok(response.headers().get("date").map(str::to_owned))
+        };
+        tokio::time::timeout(self.limit, exchange).await.unwrap_or_else(|_| {
+            Err(StoreError::local(ErrorKind::Timeout, operation, "no answer within the request's time limit"))
+        })
+    }
+}
+
+/// The text of an error answer; what cannot be read is left out, because the status has said the essential.
+async fn error_document(body: SdkBody) -> String {
+    let mut stream = ByteStream::new(body);
+    let mut document = Vec::new();
+    while let Some(Ok(piece)) = stream.next().await {
+        document.extend_from_slice(&piece);
+        if document.len() > MAX_ANSWER {
+            break;
+        }
+    }
+    String::from_utf8_lossy(&document).into_owned()
+}
+
+/// The text of the first `<name>` in an S3 error document, whose elements have no attributes.
+fn element<'a>(document: &'a str, name: &str) -> Option<&'a str> {
+    let (_, rest) = document.split_once(&format!("<{name}>"))?;
+    rest.split_once("</").map(|(text, _)| text)
+}

@@ -1,0 +1,30 @@
+//! The client side of `pg_storage`: talking to an S3-compatible store.
+//!
+//! [`S3Store`] is the connection, [`Store`] what it can do. On top of it: [`provision`] makes buckets, [`probe`]
+//! finds out what a store really enforces, [`verify`] makes sure that an upload holds exactly the promised bytes.
+//!
+//! Every future here is `Send`, owns or borrows only plain values, and is safe to drop at any point. None of them
+//! knows PostgreSQL: the caller decides on which thread they run and when they are dropped.
+
+#![forbid(unsafe_code)]
+
+mod clock;
+mod config;
+mod credentials;
+mod error;
+mod http;
+mod inspect;
+pub mod probe;
+pub mod provision;
+mod s3;
+mod store;
+pub mod verify;
+
+pub use config::{CredentialSource, StoreConfig};
+pub use error::{ErrorKind, StoreError};
+pub use inspect::{Inspection, Reading, inspect};
+pub use s3::S3Store;
+pub use store::{
+    HEAD_BYTES, HashOutcome, Listed, MAX_DELETE_BATCH, ObjectHash, ObjectHead, Page, PublicAccessBlock,
+    PutOptions, Store,
+};

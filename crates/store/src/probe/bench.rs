@@ -1,0 +1,158 @@
+//! The workbench of the trials: signing, sending as a stranger would, looking at what is there, cleaning up.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use pg_storage_core::content_type::ContentType;
+use pg_storage_core::digest::Digest;
+use pg_storage_core::presign::{Method, Presign, Signer, Timestamp};
+use pg_storage_core::upload::signed_headers;
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use crate::error::{ErrorKind, StoreError};
+use crate::http::Plainly;
+use crate::s3::S3Store;
+use crate::store::Store as _;
+
+pub(super) const OPERATION: &str = "presigned PUT";
+
+/// The headers of an upload, as the client must send them.
+pub(super) type Headers = Vec<(&'static str, String)>;
+
+/// A URL and what it was signed with.
+#[derive(Clone)]
+pub(super) struct Ticket {
+    pub(super) key: String,
+    pub(super) url: String,
+    pub(super) headers: Headers,
+}
+
+/// What became of a request.
+#[derive(Debug)]
+pub(super) enum Reply {
+    /// Answered with success.
+    Stored,
+    /// Refused for what it is.
+    Refused(StoreError),
+    /// The store does not know such a request.
+    Unknown,
+}
+
+pub(super) struct Bench<'a> {
+    pub(super) store: &'a S3Store,
+    pub(super) bucket: &'a str,
+    signer: Signer,
+    prefix: String,
+    keys: Vec<String>,
+    plainly: Option<Arc<Plainly>>,
+}
+
+impl<'a> Bench<'a> {
+    pub(super) fn new(store: &'a S3Store, signer: Signer, bucket: &'a str, scratch_prefix: &str) -> Self {
+        // Its own folder each time: two probes at once must not see each other's objects.
+        let prefix = format!("{scratch_prefix}{}/", Uuid::new_v4().simple());
+        Self { store, bucket, signer, prefix, keys: Vec::new(), plainly: None }
+    }
+
+    /// A key that will be cleaned up.
+    pub(super) fn key(&mut self, name: &str) -> String {
+        let key = format!("{}{name}", self.prefix);
+        self.keys.push(key.clone());
+        key
+    }
+
+    /// A URL, valid now, to PUT `body` under a fresh key.
+    pub(super) fn ticket(
+        &mut self,
+        name: &str,
+        body: &[u8],
+        sha256: Option<&Digest>,
+        create_only: bool,
+    ) -> Result<Ticket, StoreError> {
+        let content_type = ContentType::parse("application/octet-stream")
+            .map_err(|error| StoreError::local(ErrorKind::Invalid, OPERATION, error.to_string()))?;
+        let headers = signed_headers(&content_type, body.len() as u64, sha256, create_only);
+        let key = self.key(name);
+        let url = self.sign(&key, &headers, 300, 0);
+        Ok(Ticket { key, url, headers })
+    }
+
+    /// Signs as if `age` seconds ago.
+    pub(super) fn sign(&mut self, key: &str, headers: &Headers, expires: u32, age: i64) -> String {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let at = Timestamp::from_unix(i64::try_from(now).unwrap_or(i64::MAX) - age);
+        let headers: Vec<(&str, &str)> =
+            headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let request =
+            Presign { method: Method::Put, bucket: self.bucket, key, expires, headers: &headers, query: &[] };
+        self.signer.url(&request, at)
+    }
+
+    /// Sends `body` with the ticket's headers, but with the length it really has.
+    ///
+    /// # Errors
+    /// Whatever says nothing about the request itself: no connection, no answer, a server in trouble.
+    pub(super) async fn send(&mut self, ticket: &Ticket, body: &[u8]) -> Result<Reply, StoreError> {
+        let headers = with_length(&ticket.headers, body.len());
+        let answer = self.sender(&ticket.url).put(OPERATION, &ticket.url, &headers, body.to_vec()).await?;
+        match answer.error {
+            None => Ok(Reply::Stored),
+            Some(error) if error.kind == ErrorKind::NotImplemented => Ok(Reply::Unknown),
+            Some(error) if (400..500).contains(&answer.status) => Ok(Reply::Refused(error)),
+            Some(error) => Err(error),
+        }
+    }
+
+    /// Sends all bodies to one URL at the same time; which of them were answered with success.
+    pub(super) async fn race(&mut self, ticket: &Ticket, bodies: &[Vec<u8>]) -> Vec<usize> {
+        let sender = self.sender(&ticket.url);
+        let mut running = JoinSet::new();
+        for (index, body) in bodies.iter().enumerate() {
+            let (sender, url, body) = (Arc::clone(&sender), ticket.url.clone(), body.clone());
+            let headers = with_length(&ticket.headers, body.len());
+            running.spawn(async move {
+                let answer = sender.put(OPERATION, &url, &headers, body).await;
+                answer.is_ok_and(|answer| answer.error.is_none()).then_some(index)
+            });
+        }
+        running.join_all().await.into_iter().flatten().collect()
+    }
+
+    /// Whether nothing is stored under `key`.
+    pub(super) async fn is_absent(&self, key: &str) -> Result<bool, StoreError> {
+        Ok(self.store.head(self.bucket, key).await?.is_none())
+    }
+
+    /// Whether exactly `body` is stored under `key`.
+    pub(super) async fn holds(&self, key: &str, body: &[u8]) -> Result<bool, StoreError> {
+        match self.store.get_range(self.bucket, key, 0, body.len() as u64 + 1).await {
+            Ok(found) => Ok(found == body),
+            // A refused overwrite that loses the old bytes shows as a failing GET; a store in trouble as well, but
+            // to distrust it then is the safe side.
+            Err(error) if matches!(error.kind, ErrorKind::Timeout) => Err(error),
+            Err(_) => Ok(false),
+        }
+    }
+
+    /// Removes everything that any trial may have stored. What cannot be removed now is found by a scan for
+    /// orphans: the verdict does not depend on it.
+    pub(super) async fn clean_up(&self) {
+        let _ = self.store.delete_batch(self.bucket, &self.keys).await;
+    }
+
+    fn sender(&mut self, url: &str) -> Arc<Plainly> {
+        let store = self.store;
+        Arc::clone(self.plainly.get_or_insert_with(|| {
+            Arc::new(Plainly::new(url, store.connect_timeout(), store.request_timeout()))
+        }))
+    }
+}
+
+fn with_length(headers: &Headers, length: usize) -> Headers {
+    let set = |(name, value): &(&'static str, String)| match *name {
+        "content-length" => (*name, length.to_string()),
+        _ => (*name, value.clone()),
+    };
+    headers.iter().map(set).collect()
+}

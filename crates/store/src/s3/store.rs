@@ -1,0 +1,290 @@
+//! [`Store`] in terms of S3 operations.
+
+use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::{
+    BucketLocationConstraint, BucketVersioningStatus, ChecksumAlgorithm, ChecksumMode,
+    CreateBucketConfiguration, EncodingType, MetadataDirective, Object, VersioningConfiguration,
+};
+use percent_encoding::percent_decode_str;
+use pg_storage_core::digest::Digest;
+use pg_storage_core::policy::{CorsRule, Lifecycle};
+use pg_storage_core::presign::encode_key;
+use serde_json::Value;
+
+use super::S3Store;
+use super::call::{add_content_md5, call};
+use super::convert::{
+    access_block_from_sdk, access_block_to_sdk, cors_from_sdk, cors_to_sdk, incomplete, length,
+    lifecycle_from_sdk, lifecycle_to_sdk, time,
+};
+use super::read::{collect, hash};
+use crate::error::{ErrorKind, StoreError};
+use crate::store::{HashOutcome, Listed, ObjectHead, Page, PublicAccessBlock, PutOptions, Store};
+
+/// The one region whose name AWS refuses as a location.
+const NAMELESS_REGION: &str = "us-east-1";
+
+impl Store for S3Store {
+    async fn head(&self, bucket: &str, key: &str) -> Result<Option<ObjectHead>, StoreError> {
+        let request = self.client().await?.head_object();
+        let request = request.bucket(bucket).key(key).checksum_mode(ChecksumMode::Enabled);
+        let Some(found) = absent_is_none(call!("HeadObject", request))? else { return Ok(None) };
+        let size = length(found.content_length()).ok_or_else(|| {
+            StoreError::local(
+                ErrorKind::Unexpected,
+                "HeadObject",
+                "the store does not tell the object's size",
+            )
+        })?;
+        Ok(Some(ObjectHead {
+            size,
+            // A sum over the sums of parts ends in "-3" or so, which is not Base64: it says nothing about the whole.
+            sha256: found.checksum_sha256().and_then(Digest::from_base64),
+            last_modified: time(found.last_modified()),
+            etag: found.e_tag,
+            content_type: found.content_type,
+        }))
+    }
+
+    async fn get_range(&self, bucket: &str, key: &str, from: u64, len: u64) -> Result<Vec<u8>, StoreError> {
+        let Some(last) = len.checked_sub(1) else { return Ok(Vec::new()) };
+        let range = format!("bytes={from}-{}", from.saturating_add(last));
+        let request = self.client().await?.get_object().bucket(bucket).key(key).range(range);
+        match call!("GetObject", request) {
+            Ok(output) => collect(output.body, len, self.request_timeout).await,
+            Err(error) if error.status == Some(416) => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn hash_object(&self, bucket: &str, key: &str, cap: u64) -> Result<HashOutcome, StoreError> {
+        let request = self.client().await?.get_object().bucket(bucket).key(key);
+        hash(call!("GetObject", request)?, cap, self.request_timeout).await
+    }
+
+    async fn put(
+        &self,
+        bucket: &str,
+        key: &str,
+        body: Vec<u8>,
+        options: PutOptions<'_>,
+    ) -> Result<Option<String>, StoreError> {
+        let mut request = self.client().await?.put_object().bucket(bucket).key(key);
+        request = request.content_type(options.content_type).body(ByteStream::from(body));
+        if let Some(sha256) = options.sha256 {
+            // Ceph checks the sum only if the algorithm is named as well.
+            request =
+                request.checksum_sha256(sha256.to_base64()).checksum_algorithm(ChecksumAlgorithm::Sha256);
+        }
+        if options.create_only {
+            request = request.if_none_match("*");
+        }
+        let request = request.customize().config_override(self.unhurried());
+        Ok(call!("PutObject", request, customized)?.e_tag)
+    }
+
+    async fn copy(
+        &self,
+        from_bucket: &str,
+        from_key: &str,
+        bucket: &str,
+        key: &str,
+        source_etag: Option<&str>,
+        content_type: &str,
+    ) -> Result<Option<String>, StoreError> {
+        let request = self
+            .client()
+            .await?
+            .copy_object()
+            .copy_source(format!("{from_bucket}/{}", encode_key(from_key)))
+            .set_copy_source_if_match(source_etag.map(ToOwned::to_owned))
+            .bucket(bucket)
+            .key(key)
+            .metadata_directive(MetadataDirective::Replace)
+            .content_type(content_type)
+            .checksum_algorithm(ChecksumAlgorithm::Sha256);
+        let request = request.customize().config_override(self.unhurried());
+        let output = call!("CopyObject", request, customized)?;
+        Ok(output.copy_object_result.and_then(|result| result.e_tag))
+    }
+
+    async fn delete_batch(
+        &self,
+        bucket: &str,
+        keys: &[String],
+    ) -> Result<Vec<Result<(), StoreError>>, StoreError> {
+        self.delete_many(bucket, keys).await
+    }
+
+    async fn list_page(&self, bucket: &str, prefix: &str, token: Option<&str>) -> Result<Page, StoreError> {
+        let request = self
+            .client()
+            .await?
+            .list_objects_v2()
+            .bucket(bucket)
+            .prefix(prefix)
+            .set_continuation_token(token.map(ToOwned::to_owned))
+            // Keys may hold characters that XML cannot.
+            .encoding_type(EncodingType::Url);
+        let output = call!("ListObjectsV2", request)?;
+        let encoded = output.encoding_type() == Some(&EncodingType::Url);
+        let objects = output.contents().iter().map(|object| listed(object, encoded));
+        let objects = objects.collect::<Result<Vec<_>, _>>()?;
+        let next = output.next_continuation_token.filter(|_| output.is_truncated == Some(true));
+        Ok(Page { objects, next })
+    }
+
+    async fn create_bucket(&self, bucket: &str) -> Result<(), StoreError> {
+        let client = self.client().await?;
+        if self.region == NAMELESS_REGION {
+            return call!("CreateBucket", client.create_bucket().bucket(bucket)).map(drop);
+        }
+        let location = CreateBucketConfiguration::builder()
+            .location_constraint(BucketLocationConstraint::from(self.region.as_str()))
+            .build();
+        let request = client.create_bucket().bucket(bucket).create_bucket_configuration(location);
+        match call!("CreateBucket", request) {
+            // Elsewhere than on AWS a region to sign for need not be a location to ask for.
+            Err(error) if is_about_location(&error) => {
+                call!("CreateBucket", client.create_bucket().bucket(bucket)).map(drop).map_err(|_| error)
+            }
+            outcome => outcome.map(drop),
+        }
+    }
+
+    async fn head_bucket(&self, bucket: &str) -> Result<bool, StoreError> {
+        let outcome = call!("HeadBucket", self.client().await?.head_bucket().bucket(bucket));
+        absent_is_none(outcome).map(|found| found.is_some())
+    }
+
+    async fn owns_bucket(&self, bucket: &str) -> Result<bool, StoreError> {
+        let output = call!("ListBuckets", self.client().await?.list_buckets().prefix(bucket))?;
+        Ok(output.buckets().iter().any(|ours| ours.name() == Some(bucket)))
+    }
+
+    async fn delete_bucket(&self, bucket: &str) -> Result<(), StoreError> {
+        call!("DeleteBucket", self.client().await?.delete_bucket().bucket(bucket)).map(drop)
+    }
+
+    async fn put_public_access_block(
+        &self,
+        bucket: &str,
+        block: PublicAccessBlock,
+    ) -> Result<(), StoreError> {
+        let request = self.client().await?.put_public_access_block().bucket(bucket);
+        let request = request.public_access_block_configuration(access_block_to_sdk(block));
+        let request = request.customize().mutate_request(add_content_md5);
+        call!("PutPublicAccessBlock", request, customized).map(drop)
+    }
+
+    async fn public_access_block(&self, bucket: &str) -> Result<Option<PublicAccessBlock>, StoreError> {
+        let outcome =
+            call!("GetPublicAccessBlock", self.client().await?.get_public_access_block().bucket(bucket));
+        let output = unset_is_none(outcome)?;
+        Ok(output.and_then(|o| o.public_access_block_configuration.as_ref().map(access_block_from_sdk)))
+    }
+
+    async fn put_policy(&self, bucket: &str, policy: &Value) -> Result<(), StoreError> {
+        let request = self.client().await?.put_bucket_policy().bucket(bucket).policy(policy.to_string());
+        let request = request.customize().mutate_request(add_content_md5);
+        call!("PutBucketPolicy", request, customized).map(drop)
+    }
+
+    async fn delete_policy(&self, bucket: &str) -> Result<(), StoreError> {
+        let outcome = call!("DeleteBucketPolicy", self.client().await?.delete_bucket_policy().bucket(bucket));
+        unset_is_none(outcome).map(drop)
+    }
+
+    async fn policy(&self, bucket: &str) -> Result<Option<Value>, StoreError> {
+        let outcome = call!("GetBucketPolicy", self.client().await?.get_bucket_policy().bucket(bucket));
+        let text = unset_is_none(outcome)?.and_then(|output| output.policy);
+        // What is not JSON is shown as it is: this is read for humans.
+        Ok(text.map(|text| serde_json::from_str(&text).unwrap_or(Value::String(text))))
+    }
+
+    async fn put_cors(&self, bucket: &str, rule: &CorsRule) -> Result<(), StoreError> {
+        let rules = cors_to_sdk(rule).map_err(incomplete("PutBucketCors"))?;
+        let request = self.client().await?.put_bucket_cors().bucket(bucket).cors_configuration(rules);
+        let request = request.customize().mutate_request(add_content_md5);
+        call!("PutBucketCors", request, customized).map(drop)
+    }
+
+    async fn cors(&self, bucket: &str) -> Result<Option<Value>, StoreError> {
+        let outcome = call!("GetBucketCors", self.client().await?.get_bucket_cors().bucket(bucket));
+        Ok(unset_is_none(outcome)?.map(|output| cors_from_sdk(output.cors_rules())))
+    }
+
+    async fn enable_versioning(&self, bucket: &str) -> Result<(), StoreError> {
+        let on = VersioningConfiguration::builder().status(BucketVersioningStatus::Enabled).build();
+        let request = self.client().await?.put_bucket_versioning().bucket(bucket);
+        let request = request.versioning_configuration(on).customize().mutate_request(add_content_md5);
+        call!("PutBucketVersioning", request, customized).map(drop)
+    }
+
+    async fn versioning(&self, bucket: &str) -> Result<Option<String>, StoreError> {
+        let request = self.client().await?.get_bucket_versioning().bucket(bucket);
+        Ok(call!("GetBucketVersioning", request)?.status.map(|status| status.as_str().to_owned()))
+    }
+
+    async fn put_lifecycle(
+        &self,
+        bucket: &str,
+        key_prefix: &str,
+        lifecycle: &Lifecycle,
+    ) -> Result<(), StoreError> {
+        const OPERATION: &str = "PutBucketLifecycleConfiguration";
+        let rules = lifecycle_to_sdk(key_prefix, lifecycle).map_err(incomplete(OPERATION))?;
+        let request = self.client().await?.put_bucket_lifecycle_configuration().bucket(bucket);
+        let request = request.lifecycle_configuration(rules).customize().mutate_request(add_content_md5);
+        call!("PutBucketLifecycleConfiguration", request, customized).map(drop)
+    }
+
+    async fn lifecycle(&self, bucket: &str) -> Result<Option<Value>, StoreError> {
+        let request = self.client().await?.get_bucket_lifecycle_configuration().bucket(bucket);
+        let outcome = call!("GetBucketLifecycleConfiguration", request);
+        Ok(unset_is_none(outcome)?.map(|output| lifecycle_from_sdk(output.rules())))
+    }
+}
+
+/// For HEAD, whose 404 has no body to say what is missing.
+fn absent_is_none<T>(outcome: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
+    match outcome {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if matches!(error.kind, ErrorKind::NotFound | ErrorKind::NoSuchBucket) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// For a part of a bucket's configuration that is not set: a 404 which does not say that the bucket is missing.
+fn unset_is_none<T>(outcome: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
+    match outcome {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.kind == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn is_about_location(error: &StoreError) -> bool {
+    error.status == Some(400) && error.code.as_deref().is_some_and(|code| code.contains("LocationConstraint"))
+}
+
+fn listed(object: &Object, encoded: bool) -> Result<Listed, StoreError> {
+    let unexpected = |what| StoreError::local(ErrorKind::Unexpected, "ListObjectsV2", what);
+    let key = object.key().ok_or_else(|| unexpected("an object without a key"))?;
+    let key = if encoded {
+        // Some stores write a space as "+", as in forms; a plus sign is always "%2B".
+        let spaced = key.replace('+', " ");
+        percent_decode_str(&spaced)
+            .decode_utf8()
+            .map_err(|_| unexpected("a key that is not UTF-8"))?
+            .into_owned()
+    } else {
+        key.to_owned()
+    };
+    Ok(Listed {
+        key,
+        size: length(object.size()).ok_or_else(|| unexpected("an object without a size"))?,
+        etag: object.e_tag().map(ToOwned::to_owned),
+        last_modified: time(object.last_modified()),
+    })
+}

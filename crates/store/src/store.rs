@@ -1,0 +1,251 @@
+//! What we ask of an S3-compatible store, and the plain values it answers with.
+
+use std::future::Future;
+use std::time::SystemTime;
+
+use pg_storage_core::digest::Digest;
+use pg_storage_core::policy::{CorsRule, Lifecycle};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::error::StoreError;
+
+/// How many leading bytes of an object tell its type.
+pub const HEAD_BYTES: usize = 4096;
+
+/// How many keys one call may delete: the limit of S3's `DeleteObjects`.
+pub const MAX_DELETE_BATCH: usize = 1000;
+
+/// What a store says about one object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObjectHead {
+    /// Its length in bytes.
+    pub size: u64,
+    /// Its entity tag as sent, quotes included.
+    pub etag: Option<String>,
+    /// The content type it was stored with.
+    pub content_type: Option<String>,
+    /// The SHA-256 the store has for the whole object. A store may merely echo what the uploader declared.
+    pub sha256: Option<Digest>,
+    /// When it was written.
+    pub last_modified: Option<SystemTime>,
+}
+
+/// What was seen of an object whose bytes were all read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObjectHash {
+    /// How many bytes were read.
+    pub size: u64,
+    /// Their SHA-256.
+    pub sha256: Digest,
+    /// The entity tag of exactly these bytes.
+    pub etag: Option<String>,
+    /// The content type it was stored with.
+    pub content_type: Option<String>,
+    /// The first [`HEAD_BYTES`] bytes, fewer if the object is shorter.
+    pub head: Vec<u8>,
+}
+
+/// How reading an object through SHA-256 ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HashOutcome {
+    /// All bytes were read.
+    Complete(ObjectHash),
+    /// The object is longer than the cap; reading stopped there.
+    OverCap {
+        /// Its length where the store announced it, else how many bytes had come by then.
+        size: u64,
+    },
+}
+
+/// How an object is to be stored.
+#[derive(Clone, Copy, Debug)]
+pub struct PutOptions<'a> {
+    /// The content type to store.
+    pub content_type: &'a str,
+    /// The SHA-256 the store shall check the bytes against.
+    pub sha256: Option<&'a Digest>,
+    /// Refuse ([`ErrorKind::Precondition`](crate::ErrorKind::Precondition)) if the key exists. Not every store
+    /// honours it.
+    pub create_only: bool,
+}
+
+/// One object of a listing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Its key.
+    pub key: String,
+    /// Its length in bytes.
+    pub size: u64,
+    /// Its entity tag as sent, quotes included.
+    pub etag: Option<String>,
+    /// When it was written.
+    pub last_modified: Option<SystemTime>,
+}
+
+/// A page of a listing, in the order of the keys' bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// At most 1000 objects.
+    pub objects: Vec<Listed>,
+    /// Asks for the next page; `None` after the last one.
+    pub next: Option<String>,
+}
+
+/// The four switches of S3's public-access block.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct PublicAccessBlock {
+    /// Refuse new public ACLs.
+    pub block_public_acls: bool,
+    /// Disregard public ACLs.
+    pub ignore_public_acls: bool,
+    /// Refuse policies that make the bucket public.
+    pub block_public_policy: bool,
+    /// Let only the owner use a bucket whose policy is public.
+    pub restrict_public_buckets: bool,
+}
+
+impl PublicAccessBlock {
+    /// Nothing is public.
+    pub const ALL: Self = Self {
+        block_public_acls: true,
+        ignore_public_acls: true,
+        block_public_policy: true,
+        restrict_public_buckets: true,
+    };
+
+    /// A bucket policy may make objects public; ACLs may not.
+    pub const POLICY_ONLY: Self = Self {
+        block_public_acls: true,
+        ignore_public_acls: true,
+        block_public_policy: false,
+        restrict_public_buckets: false,
+    };
+}
+
+/// An S3-compatible store.
+///
+/// Every method is one operation with one deadline. All fail with [`StoreError`]; the kinds named at a method are
+/// the ones its callers are expected to tell apart.
+pub trait Store: Send + Sync {
+    /// What the store says about an object, its checksum included; `None` if there is none. A missing bucket looks
+    /// the same, because a HEAD has no body to say which.
+    fn head(
+        &self,
+        bucket: &str,
+        key: &str,
+    ) -> impl Future<Output = Result<Option<ObjectHead>, StoreError>> + Send;
+
+    /// At most `len` bytes from offset `from`; fewer, or none, where the object ends. `NotFound` without object.
+    fn get_range(
+        &self,
+        bucket: &str,
+        key: &str,
+        from: u64,
+        len: u64,
+    ) -> impl Future<Output = Result<Vec<u8>, StoreError>> + Send;
+
+    /// Reads an object through SHA-256 in bounded memory, giving up beyond `cap` bytes. `NotFound` without object.
+    fn hash_object(
+        &self,
+        bucket: &str,
+        key: &str,
+        cap: u64,
+    ) -> impl Future<Output = Result<HashOutcome, StoreError>> + Send;
+
+    /// Stores an object; its entity tag. `Precondition` if it is to be created only and exists.
+    fn put(
+        &self,
+        bucket: &str,
+        key: &str,
+        body: Vec<u8>,
+        options: PutOptions<'_>,
+    ) -> impl Future<Output = Result<Option<String>, StoreError>> + Send;
+
+    /// Copies an object of at most 5 GiB within the store, asking it to compute a SHA-256; the copy's entity tag.
+    /// With `source_etag`, `Precondition` if the source is not that one (where the store honours it).
+    fn copy(
+        &self,
+        from_bucket: &str,
+        from_key: &str,
+        bucket: &str,
+        key: &str,
+        source_etag: Option<&str>,
+        content_type: &str,
+    ) -> impl Future<Output = Result<Option<String>, StoreError>> + Send;
+
+    /// Deletes at most [`MAX_DELETE_BATCH`] objects: one outcome per key, in the order given. A key that does not
+    /// exist counts as deleted. `Err` only if the call as a whole failed, for example with `NoSuchBucket`.
+    fn delete_batch(
+        &self,
+        bucket: &str,
+        keys: &[String],
+    ) -> impl Future<Output = Result<Vec<Result<(), StoreError>>, StoreError>> + Send;
+
+    /// A page of the objects whose keys begin with `prefix`; `token` is [`Page::next`] of the page before.
+    fn list_page(
+        &self,
+        bucket: &str,
+        prefix: &str,
+        token: Option<&str>,
+    ) -> impl Future<Output = Result<Page, StoreError>> + Send;
+
+    /// Creates a bucket in the configured region. `AlreadyExists` and `NameTaken` are what the store claims, and
+    /// stores claim differently: ask [`Store::head_bucket`].
+    fn create_bucket(&self, bucket: &str) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Whether a bucket exists that we may use; `Denied` if it exists and we may not.
+    fn head_bucket(&self, bucket: &str) -> impl Future<Output = Result<bool, StoreError>> + Send;
+
+    /// Whether the bucket is listed among those of our account.
+    fn owns_bucket(&self, bucket: &str) -> impl Future<Output = Result<bool, StoreError>> + Send;
+
+    /// Deletes an empty bucket. `NoSuchBucket` if there is none.
+    fn delete_bucket(&self, bucket: &str) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Sets the public-access block.
+    fn put_public_access_block(
+        &self,
+        bucket: &str,
+        block: PublicAccessBlock,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// The public-access block; `None` if none is set.
+    fn public_access_block(
+        &self,
+        bucket: &str,
+    ) -> impl Future<Output = Result<Option<PublicAccessBlock>, StoreError>> + Send;
+
+    /// Sets the bucket policy, a policy document in JSON.
+    fn put_policy(&self, bucket: &str, policy: &Value)
+    -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Removes the bucket policy; having none is fine.
+    fn delete_policy(&self, bucket: &str) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// The bucket policy; `None` if none is set.
+    fn policy(&self, bucket: &str) -> impl Future<Output = Result<Option<Value>, StoreError>> + Send;
+
+    /// Makes `rule` the only CORS rule.
+    fn put_cors(&self, bucket: &str, rule: &CorsRule) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// The CORS rules; `None` if none are set.
+    fn cors(&self, bucket: &str) -> impl Future<Output = Result<Option<Value>, StoreError>> + Send;
+
+    /// Switches versioning on.
+    fn enable_versioning(&self, bucket: &str) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// `Enabled` or `Suspended`; `None` if versioning was never on.
+    fn versioning(&self, bucket: &str) -> impl Future<Output = Result<Option<String>, StoreError>> + Send;
+
+    /// Makes these the only lifecycle rules, for keys that begin with `key_prefix`.
+    fn put_lifecycle(
+        &self,
+        bucket: &str,
+        key_prefix: &str,
+        lifecycle: &Lifecycle,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// The lifecycle rules; `None` if none are set.
+    fn lifecycle(&self, bucket: &str) -> impl Future<Output = Result<Option<Value>, StoreError>> + Send;
+}

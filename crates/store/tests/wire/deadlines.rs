@@ -1,0 +1,92 @@
+//! Whatever a store or its network does, a call ends. The bounds are generous: they only tell an end from none.
+
+use std::time::{Duration, Instant};
+
+use pg_storage_store::{ErrorKind, PutOptions, S3Store, Store as _, StoreConfig, StoreError};
+use tokio::net::TcpListener;
+
+use crate::canned::{After, Reply, Server, config};
+
+const END: Duration = Duration::from_secs(15);
+
+/// A listener that accepts and never says a word.
+async fn black_hole() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            held.push(stream);
+        }
+    });
+    address.to_string()
+}
+
+fn impatient(url: &str, connect: u64, request: u64) -> S3Store {
+    let mut config = config(url);
+    config.connect_timeout = Duration::from_millis(connect);
+    config.request_timeout = Duration::from_millis(request);
+    S3Store::connect(config).unwrap()
+}
+
+async fn timed<T: std::fmt::Debug>(call: impl Future<Output = Result<T, StoreError>>) -> StoreError {
+    let start = Instant::now();
+    let error = tokio::time::timeout(END, call).await.expect("the call must end by itself").unwrap_err();
+    assert!(start.elapsed() < END);
+    error
+}
+
+#[tokio::test]
+async fn a_silent_store_times_out() {
+    let store = impatient(&format!("http://{}", black_hole().await), 300, 600);
+    let error = timed(store.head("b", "k")).await;
+    assert_eq!((error.kind, error.operation), (ErrorKind::Timeout, "HeadObject"), "{error}");
+    assert!(error.attempts.is_some_and(|n| n >= 1));
+    let plain = PutOptions { content_type: "text/plain", sha256: None, create_only: false };
+    for error in [
+        timed(store.put("b", "k", b"x".to_vec(), plain)).await,
+        timed(store.copy("b", "k", "b", "l", None, "text/plain")).await,
+        timed(store.create_bucket("b")).await,
+        timed(store.delete_batch("b", &["k".to_owned()])).await,
+    ] {
+        assert_eq!(error.kind, ErrorKind::Timeout, "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_silent_handshake_ends_at_the_connect_timeout() {
+    let store = impatient(&format!("https://{}", black_hole().await), 200, 60_000);
+    let error = timed(store.head("b", "k")).await;
+    assert_eq!(error.kind, ErrorKind::Timeout, "{error}");
+}
+
+#[tokio::test]
+async fn a_refused_connection_is_unavailable() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let error = timed(impatient(&url, 5_000, 10_000).head("b", "k")).await;
+    assert_eq!((error.kind, error.attempts), (ErrorKind::Unavailable, Some(3)), "{error}");
+}
+
+#[tokio::test]
+async fn an_object_that_stops_arriving_times_out() {
+    let server = Server::start(|_| Reply::new(200).body("half").announce(8).then(After::Hang)).await;
+    let store = impatient(&server.url, 300, 600);
+    assert_eq!(timed(store.hash_object("b", "k", 100)).await.kind, ErrorKind::Timeout);
+    assert_eq!(timed(store.get_range("b", "k", 0, 8)).await.kind, ErrorKind::Timeout);
+}
+
+#[tokio::test]
+async fn limits_that_make_no_sense_are_refused() {
+    let changes: [fn(&mut StoreConfig); 3] = [
+        |c| c.max_attempts = 0,
+        |c| c.connect_timeout = Duration::ZERO,
+        |c| c.request_timeout = Duration::ZERO,
+    ];
+    for change in changes {
+        let mut config = config("http://127.0.0.1:1");
+        change(&mut config);
+        assert_eq!(S3Store::connect(config).unwrap_err().kind, ErrorKind::Invalid);
+    }
+}

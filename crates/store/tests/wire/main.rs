@@ -1,0 +1,13 @@
+//! What goes over the wire and what is made of the answers, against a scripted server.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod canned;
+mod credentials;
+mod deadlines;
+mod errors;
+mod probing;
+mod provisioning;
+mod requests;
+mod threads;
+mod verifying;

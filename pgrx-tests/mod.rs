@@ -1,0 +1,1 @@
+//! In-server tests: one transaction each, rolled back.

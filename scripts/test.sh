@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Every test: unit, client-side against real clusters, the local store and Garage, and in-server. Installs and builds
+# what is missing first. The last line says how many passed and failed.
+set -euo pipefail
+# shellcheck source=scripts/env.sh
+source "$(dirname "$0")/env.sh"
+# shellcheck source=scripts/postgres.sh
+source "$(dirname "$0")/postgres.sh"
+# shellcheck source=scripts/testing.sh
+source "$(dirname "$0")/testing.sh"
+
+"$ROOT/scripts/install-deps.sh"
+"$ROOT/scripts/garage.sh"
+"$ROOT/scripts/build.sh"
+test_environment
+
+phase "Building the tests" all_tests --no-run
+if ((${#BROKEN[@]} == 0)); then phase "Running the tests" all_tests; fi
+
+# The guardians of the harness clean up after the test processes end, crashed ones included.
+for ((attempt = 0; attempt < 50; attempt++)); do
+  left=$(find "$PG_STORAGE_RUN_DIR" -mindepth 1 -maxdepth 1)
+  [[ -n $left ]] || break
+  sleep 0.2
+done
+if [[ -n $left ]]; then
+  BROKEN+=("clean-up: left behind $left")
+  FAILED=$((FAILED + 1))
+fi
+
+summary

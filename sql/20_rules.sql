@@ -1,0 +1,148 @@
+-- Rules: what the tables do by themselves. Inputs are validated, trusted columns filled, keys queued.
+
+CREATE FUNCTION storage_private.check_bucket() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM storage_private.validate_bucket(NEW.key, NEW.allowed_mime_types, NEW.allowed_origins, NEW.physical_name);
+    IF TG_OP = 'UPDATE' THEN
+        IF NEW.access <> OLD.access AND OLD.physical_name IS NOT NULL THEN
+            PERFORM storage_private.refuse('BUCKET_NOT_EMPTY', 'the access of a bucket is fixed once it has been used',
+                format('Bucket %s is %s.', OLD.id, OLD.access),
+                'Create another bucket with the access you want.');
+        END IF;
+        NEW.updated_at := clock_timestamp();
+    END IF;
+    RETURN NEW;
+END $$;
+COMMENT ON FUNCTION storage_private.check_bucket() IS 'Trigger: refuses a bucket row that breaks the naming, type or origin rules.';
+
+CREATE TRIGGER check_bucket BEFORE INSERT OR UPDATE ON storage.buckets
+FOR EACH ROW EXECUTE FUNCTION storage_private.check_bucket();
+
+CREATE FUNCTION storage_private.check_tenant_settings() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM storage_private.validate_origins(NEW.allowed_origins);
+    RETURN NEW;
+END $$;
+COMMENT ON FUNCTION storage_private.check_tenant_settings() IS 'Trigger: refuses origins that are none.';
+
+CREATE TRIGGER check_tenant_settings BEFORE INSERT OR UPDATE ON storage.tenant_settings
+FOR EACH ROW EXECUTE FUNCTION storage_private.check_tenant_settings();
+
+-- Definer: the caller may change origins but not the provisioning state that follows from them.
+CREATE FUNCTION storage_private.reapply_origins() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    changed jsonb := to_jsonb(coalesce(NEW, OLD));
+    stale text;
+BEGIN
+    FOR stale IN
+        UPDATE storage.physical_buckets p SET desired_generation = p.desired_generation + 1
+        WHERE p.name IN (
+            SELECT b.physical_name FROM storage.buckets b
+            WHERE b.id = (changed ->> 'id')::uuid OR (TG_TABLE_NAME = 'tenant_settings' AND b.tenant_id = changed ->> 'tenant_id'))
+        RETURNING p.name
+    LOOP
+        PERFORM storage_private.forget_at_commit(stale);
+    END LOOP;
+    RETURN NULL;
+END $$;
+COMMENT ON FUNCTION storage_private.reapply_origins() IS 'Trigger: allowed origins changed, so the physical buckets concerned are due for configuration again.';
+
+CREATE TRIGGER reapply_origins AFTER UPDATE OF allowed_origins ON storage.buckets
+FOR EACH ROW WHEN (NEW.allowed_origins IS DISTINCT FROM OLD.allowed_origins)
+EXECUTE FUNCTION storage_private.reapply_origins();
+
+CREATE TRIGGER reapply_origins AFTER INSERT OR UPDATE OR DELETE ON storage.tenant_settings
+FOR EACH ROW EXECUTE FUNCTION storage_private.reapply_origins();
+
+-- The trusted columns of an upload request are never taken from the caller. A row that brings a key
+-- comes from somebody who may write that column: the owner restoring a dump.
+CREATE FUNCTION storage_private.admit_upload() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    a storage_private.admission;
+BEGIN
+    SELECT * INTO a FROM storage_private.admit(NEW.bucket_id, NEW.filename, NEW.content_type, NEW.size, NEW.sha256, NEW.path, NEW.expires_in);
+    NEW.id := a.id;
+    NEW.file_id := a.file_id;
+    NEW.tenant_id := a.tenant_id;
+    NEW.owner_id := storage.current_user_id();
+    NEW.physical_name := a.physical_name;
+    NEW.object_key := a.object_key;
+    NEW.direct := a.direct;
+    NEW.create_only := a.create_only;
+    NEW.method := 'PUT';
+    NEW.status := 'requested';
+    NEW.reason := NULL;
+    NEW.created_at := a.created_at;
+    NEW.expires_at := a.expires_at;
+    NEW.finished_at := NULL;
+    RETURN NEW;
+END $$;
+COMMENT ON FUNCTION storage_private.admit_upload() IS 'Trigger: validates an upload request and fills what only the server may choose.';
+
+CREATE TRIGGER admit_upload BEFORE INSERT ON storage.upload_requests
+FOR EACH ROW WHEN (NEW.object_key IS NULL) EXECUTE FUNCTION storage_private.admit_upload();
+
+CREATE FUNCTION storage_private.check_file() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM storage_private.validate_file(NEW.filename, NEW.path);
+    RETURN NEW;
+END $$;
+COMMENT ON FUNCTION storage_private.check_file() IS 'Trigger: refuses a file name or path that breaks the rules.';
+
+CREATE TRIGGER check_file BEFORE UPDATE OF filename, path ON storage.files
+FOR EACH ROW EXECUTE FUNCTION storage_private.check_file();
+
+-- Definer: whoever may delete files may not touch the outbox. Whether an object is still needed is
+-- not asked here but when it is collected, under a lock, over all files and not only the visible ones.
+CREATE FUNCTION storage_private.queue_deleted_files() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    INSERT INTO storage.object_deletions (physical_name, key, reason, not_before)
+    SELECT DISTINCT o.physical_name, o.key, 'file deleted', clock_timestamp() + storage_private.deletion_delay()
+    FROM gone JOIN storage.objects o ON o.id = gone.object_id;
+    RETURN NULL;
+END $$;
+COMMENT ON FUNCTION storage_private.queue_deleted_files() IS 'Trigger: queues the objects of deleted files.';
+
+CREATE TRIGGER queue_deleted_files AFTER DELETE ON storage.files
+REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION storage_private.queue_deleted_files();
+
+CREATE FUNCTION storage_private.queue_deleted_requests() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    INSERT INTO storage.object_deletions (physical_name, key, reason, not_before)
+    SELECT gone.physical_name, gone.object_key, 'upload request deleted', d.due
+    FROM gone CROSS JOIN LATERAL storage_private.sweep_times(gone.expires_at) AS d(due);
+    RETURN NULL;
+END $$;
+COMMENT ON FUNCTION storage_private.queue_deleted_requests() IS 'Trigger: queues whatever a deleted upload request may have brought in.';
+
+CREATE TRIGGER queue_deleted_requests AFTER DELETE ON storage.upload_requests
+REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION storage_private.queue_deleted_requests();
+
+-- TRUNCATE fires no row-level accounting and would strand every object.
+CREATE FUNCTION storage_private.refuse_truncate() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM storage_private.refuse('BUCKET_NOT_EMPTY', format('%I.%I cannot be truncated', TG_TABLE_SCHEMA, TG_TABLE_NAME),
+        'TRUNCATE would leave the bytes in the store without any record of them.', 'Use DELETE.');
+    RETURN NULL;
+END $$;
+COMMENT ON FUNCTION storage_private.refuse_truncate() IS 'Trigger: refuses TRUNCATE.';
+
+CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON storage.files EXECUTE FUNCTION storage_private.refuse_truncate();
+CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON storage.objects EXECUTE FUNCTION storage_private.refuse_truncate();
+CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON storage.upload_requests EXECUTE FUNCTION storage_private.refuse_truncate();

@@ -1,0 +1,172 @@
+-- Settlement: every write to a trusted column after the request. No role is granted these; the
+-- library runs them as their owner, one statement at a time, after it has seen the row as the caller.
+
+-- A PUT may start just before its URL expires and still be running long after.
+CREATE FUNCTION storage_private.sweep_times(url_expires_at timestamptz) RETURNS SETOF timestamptz
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+    VALUES (clock_timestamp()),
+           (greatest($1, clock_timestamp())),
+           (greatest($1, clock_timestamp()) + interval '1 hour')
+$$;
+COMMENT ON FUNCTION storage_private.sweep_times(timestamptz) IS
+'When to remove a key that a URL still names: now, when the URL ends, and again for a PUT that was still running.';
+
+CREATE FUNCTION storage_private.lock_upload(upload_id uuid)
+RETURNS TABLE (tenant_id text, bucket_id uuid, content_type text, size bigint, sha256 text, physical_name text, object_key text,
+               direct boolean, status storage.upload_status, expires_at timestamptz, verify_content_type boolean)
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT u.tenant_id, u.bucket_id, u.content_type, u.size, u.sha256, u.physical_name, u.object_key, u.direct, u.status,
+           u.expires_at, b.verify_content_type
+    FROM storage.upload_requests u JOIN storage.buckets b ON b.id = u.bucket_id
+    WHERE u.id = $1 FOR NO KEY UPDATE OF u
+$$;
+COMMENT ON FUNCTION storage_private.lock_upload(uuid) IS 'The upload request as it is now, held against every other transition.';
+
+CREATE FUNCTION storage_private.note_waiting(upload_id uuid) RETURNS void
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+    UPDATE storage.upload_requests u SET reason = 'NOT_UPLOADED' WHERE u.id = $1 AND u.reason IS NULL
+$$;
+COMMENT ON FUNCTION storage_private.note_waiting(uuid) IS 'Records that a confirmation came before the bytes.';
+
+CREATE FUNCTION storage_private.close_upload(upload_id uuid, status storage.upload_status, reason text, details text) RETURNS void
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH closed AS (
+        UPDATE storage.upload_requests u SET status = $2, reason = $3, details = $4, finished_at = clock_timestamp()
+        WHERE u.id = $1 AND u.status = 'requested'
+        RETURNING u.physical_name, u.object_key, u.expires_at
+    )
+    INSERT INTO storage.object_deletions (physical_name, key, reason, not_before)
+    SELECT c.physical_name, c.object_key, 'upload ' || $2::text, d.due
+    FROM closed c CROSS JOIN LATERAL storage_private.sweep_times(c.expires_at) AS d(due)
+$$;
+COMMENT ON FUNCTION storage_private.close_upload(uuid, storage.upload_status, text, text) IS
+'Ends an upload without a file and queues whatever it brought or may still bring in.';
+
+-- Only an object that a file uses is alive: one without files is the collector's, whatever state it
+-- is in. The lock makes the collector wait; the count after it is the one that matters.
+CREATE FUNCTION storage_private.live_object(object_id uuid) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM FROM storage.objects o WHERE o.id = object_id FOR KEY SHARE;
+    RETURN FOUND AND EXISTS (SELECT FROM storage.files f WHERE f.object_id = live_object.object_id);
+END $$;
+COMMENT ON FUNCTION storage_private.live_object(uuid) IS 'Holds the object against collection; true when a file uses it.';
+
+CREATE FUNCTION storage_private.finish_upload(upload storage.upload_requests, object_id uuid) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    b storage.buckets;
+    o storage.objects;
+    previous storage.files;
+BEGIN
+    SELECT * INTO STRICT b FROM storage.buckets WHERE id = upload.bucket_id;
+    SELECT * INTO STRICT o FROM storage.objects WHERE id = object_id;
+
+    IF upload.path IS NOT NULL THEN
+        -- Two uploads to one path would otherwise both see the same predecessor.
+        PERFORM pg_advisory_xact_lock(hashtextextended(upload.bucket_id || '/' || upload.path, 1));
+        SELECT * INTO previous FROM storage.files f
+        WHERE f.bucket_id = upload.bucket_id AND f.path = upload.path AND f.is_current FOR NO KEY UPDATE;
+        IF previous.owner_id <> upload.owner_id THEN
+            PERFORM storage_private.refuse('PATH_TAKEN', 'another user''s file has this path',
+                format('Path %s in bucket %s.', upload.path, upload.bucket_id), 'Choose another path.');
+        END IF;
+        UPDATE storage.files f SET is_current = false WHERE f.id = previous.id;
+    END IF;
+
+    INSERT INTO storage.files (id, tenant_id, bucket_id, object_id, owner_id, filename, path, version,
+                               previous_version_id, content_type, size, sha256, metadata, expires_at, created_at)
+    VALUES (upload.file_id, upload.tenant_id, upload.bucket_id, o.id, upload.owner_id, upload.filename, upload.path,
+            coalesce(previous.version, 0) + 1, previous.id, o.content_type, o.size, encode(o.sha256, 'hex'),
+            upload.metadata,
+            upload.created_at + least(b.file_ttl, CASE WHEN b.access = 'temp' THEN interval '1 day' END),
+            clock_timestamp());
+
+    UPDATE storage.upload_requests u SET status = 'uploaded', reason = NULL, finished_at = clock_timestamp()
+    WHERE u.id = upload.id;
+END $$;
+COMMENT ON FUNCTION storage_private.finish_upload(storage.upload_requests, uuid) IS
+'Makes the file of an upload, over a verified object, and ends the upload as uploaded.';
+
+CREATE FUNCTION storage_private.accept_upload(upload_id uuid, final_key text, sha256 bytea, size bigint, etag text)
+RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    upload storage.upload_requests;
+    b storage.buckets;
+    target uuid;
+    duplicate boolean;
+BEGIN
+    SELECT * INTO STRICT upload FROM storage.upload_requests WHERE id = upload_id;
+    SELECT * INTO STRICT b FROM storage.buckets WHERE id = upload.bucket_id;
+
+    IF b.dedup <> 'off' AND b.access <> 'temp' THEN
+        -- Of two confirmations of the same bytes the second waits here and then finds the first's object.
+        PERFORM pg_advisory_xact_lock(hashtextextended(encode(accept_upload.sha256, 'hex') || b.tenant_id, 2));
+        SELECT o.id INTO target
+        FROM storage.objects o JOIN storage.buckets ob ON ob.id = o.bucket_id
+        WHERE o.sha256 = accept_upload.sha256 AND o.physical_name = upload.physical_name AND o.content_type = upload.content_type
+          AND CASE b.dedup WHEN 'bucket' THEN ob.id = b.id
+                           ELSE ob.tenant_id = b.tenant_id AND ob.owner_id IS NOT DISTINCT FROM b.owner_id END
+          AND storage_private.live_object(o.id)
+        LIMIT 1;
+    END IF;
+
+    duplicate := target IS NOT NULL;
+    IF NOT duplicate THEN
+        INSERT INTO storage.objects (physical_name, key, bucket_id, sha256, size, content_type, etag)
+        VALUES (upload.physical_name, final_key, b.id, accept_upload.sha256, accept_upload.size, upload.content_type, accept_upload.etag)
+        RETURNING id INTO target;
+    ELSIF final_key <> upload.object_key THEN
+        INSERT INTO storage.object_deletions (physical_name, key, reason, not_before)
+        VALUES (upload.physical_name, final_key, 'duplicate of a verified object', clock_timestamp());
+    END IF;
+    IF duplicate OR final_key <> upload.object_key THEN
+        INSERT INTO storage.object_deletions (physical_name, key, reason, not_before)
+        SELECT upload.physical_name, upload.object_key, 'uploaded bytes no longer needed', d.due
+        FROM storage_private.sweep_times(upload.expires_at) AS d(due);
+    END IF;
+
+    PERFORM storage_private.finish_upload(upload, target);
+END $$;
+COMMENT ON FUNCTION storage_private.accept_upload(uuid, text, bytea, bigint, text) IS
+'Ends an upload whose bytes were verified: records the object, or shares an identical verified one, and makes the file.';
+
+CREATE FUNCTION storage_private.share_object(upload_id uuid, object_id uuid) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    upload storage.upload_requests;
+BEGIN
+    IF NOT storage_private.live_object(object_id) THEN
+        RETURN false;
+    END IF;
+    SELECT * INTO STRICT upload FROM storage.upload_requests WHERE id = upload_id;
+    IF upload.physical_name <> (SELECT o.physical_name FROM storage.objects o WHERE o.id = object_id) THEN
+        RETURN false;
+    END IF;
+    PERFORM storage_private.finish_upload(upload, object_id);
+    RETURN true;
+END $$;
+COMMENT ON FUNCTION storage_private.share_object(uuid, uuid) IS
+'Ends an upload without bytes moving, over an object the caller can already read; false when that object is being collected or is in another physical bucket.';
+
+CREATE FUNCTION storage_private.locate_files(file_ids uuid[])
+RETURNS TABLE (physical_name text, key text, access storage.bucket_access, download_url_ttl interval)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT o.physical_name, o.key, b.access, b.download_url_ttl
+    FROM unnest($1) WITH ORDINALITY AS asked(id, place)
+    LEFT JOIN storage.files f ON f.id = asked.id
+    LEFT JOIN storage.objects o ON o.id = f.object_id
+    LEFT JOIN storage.buckets b ON b.id = f.bucket_id
+    ORDER BY asked.place
+$$;
+COMMENT ON FUNCTION storage_private.locate_files(uuid[]) IS 'Where the bytes of files are, one row for each id in order.';

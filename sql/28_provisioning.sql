@@ -1,0 +1,111 @@
+-- Provisioning records: what the store was brought to. Run by the library as their owner, like settlement.
+
+CREATE FUNCTION storage_private.provisioning_of(physical text, store text)
+RETURNS TABLE (access storage.bucket_access, endpoint text, ready boolean, desired_generation bigint, capabilities jsonb)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT p.access, p.endpoint, p.state = 'ready' AND p.applied_generation = p.desired_generation, p.desired_generation, c.capabilities
+    FROM (SELECT $1 AS name, $2 AS endpoint) asked
+    LEFT JOIN storage.physical_buckets p ON p.name = asked.name
+    LEFT JOIN storage.store_capabilities c ON c.endpoint = asked.endpoint
+$$;
+COMMENT ON FUNCTION storage_private.provisioning_of(text, text) IS
+'What is recorded of a physical bucket and of the store; always one row, NULL where nothing is.';
+
+CREATE FUNCTION storage_private.wanted_origins(physical text, bucket_id uuid, server_origins text[]) RETURNS text[]
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT array_agg(DISTINCT o.origin ORDER BY o.origin)
+    FROM storage.buckets b
+    LEFT JOIN storage.tenant_settings t USING (tenant_id)
+    CROSS JOIN LATERAL unnest(coalesce(nullif(b.allowed_origins, '{}'), nullif(t.allowed_origins, '{}'), $3)) AS o(origin)
+    WHERE b.physical_name = $1 OR b.id = $2
+$$;
+COMMENT ON FUNCTION storage_private.wanted_origins(text, uuid, text[]) IS
+'CORS origins of a physical bucket: for each bucket on it its own, else its tenant''s, else the server''s.';
+
+CREATE FUNCTION storage_private.has_own_origins(bucket_id uuid) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce(cardinality(coalesce(nullif(b.allowed_origins, '{}'), t.allowed_origins)), 0) > 0
+    FROM storage.buckets b LEFT JOIN storage.tenant_settings t USING (tenant_id)
+    WHERE b.id = $1
+$$;
+COMMENT ON FUNCTION storage_private.has_own_origins(uuid) IS
+'True when a bucket brings origins that its physical bucket may not have yet.';
+
+-- Whoever holds these locks has an open transaction that writes the same truth; a first upload does
+-- not wait for it (wait = false), because what is true of the store needs no second record.
+CREATE FUNCTION storage_private.record_provisioning(
+    physical text, tenant text, bucket_access storage.bucket_access, store text, generation bigint, applied_steps jsonb, wait boolean
+) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    lock_key bigint := hashtextextended(physical, 3);
+BEGIN
+    IF wait THEN
+        PERFORM pg_advisory_xact_lock(lock_key);
+        PERFORM FROM storage.physical_buckets p WHERE p.name = physical FOR NO KEY UPDATE;
+    ELSIF NOT pg_try_advisory_xact_lock(lock_key) THEN
+        RETURN;
+    ELSE
+        PERFORM FROM storage.physical_buckets p WHERE p.name = physical FOR NO KEY UPDATE SKIP LOCKED;
+        IF NOT FOUND AND EXISTS (SELECT FROM storage.physical_buckets p WHERE p.name = physical) THEN
+            RETURN;
+        END IF;
+    END IF;
+    INSERT INTO storage.physical_buckets AS p
+        (name, tenant_id, access, endpoint, state, desired_generation, applied_generation, steps, provisioned_at)
+    VALUES (physical, tenant, bucket_access, store, 'ready', generation, generation, applied_steps, clock_timestamp())
+    ON CONFLICT (name) DO UPDATE
+        SET endpoint = excluded.endpoint, state = 'ready', applied_generation = excluded.applied_generation, steps = excluded.steps,
+            last_error = NULL, attempts = 0, next_attempt_at = NULL, provisioned_at = excluded.provisioned_at;
+END $$;
+COMMENT ON FUNCTION storage_private.record_provisioning(text, text, storage.bucket_access, text, bigint, jsonb, boolean) IS
+'Records that a physical bucket is ready. wait: whether to wait for another session that is recording the same.';
+
+CREATE FUNCTION storage_private.record_capabilities(store text, found jsonb) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF NOT pg_try_advisory_xact_lock(hashtextextended(store, 4)) THEN
+        RETURN;
+    END IF;
+    INSERT INTO storage.store_capabilities AS c (endpoint, capabilities) VALUES (store, found)
+    ON CONFLICT (endpoint) DO UPDATE SET capabilities = excluded.capabilities, probed_at = clock_timestamp();
+END $$;
+COMMENT ON FUNCTION storage_private.record_capabilities(text, jsonb) IS 'Records what a store was seen to enforce.';
+
+CREATE FUNCTION storage_private.record_physical_name(bucket_id uuid, physical text) RETURNS void
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+    UPDATE storage.buckets SET physical_name = $2
+    WHERE id = (SELECT b.id FROM storage.buckets b WHERE b.id = $1 AND b.physical_name IS NULL FOR NO KEY UPDATE SKIP LOCKED)
+$$;
+COMMENT ON FUNCTION storage_private.record_physical_name(uuid, text) IS
+'Gives a bucket its physical bucket, unless it has one or another session is just doing it.';
+
+CREATE FUNCTION storage_private.capabilities_of(store text) RETURNS jsonb
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT c.capabilities FROM storage.store_capabilities c WHERE c.endpoint = $1
+$$;
+COMMENT ON FUNCTION storage_private.capabilities_of(text) IS 'What a store was seen to enforce; NULL when it was never tried.';
+
+CREATE FUNCTION storage_private.mark_missing(physical text) RETURNS void
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+    UPDATE storage.physical_buckets p
+    SET state = 'pending', desired_generation = p.desired_generation + 1, last_error = 'The bucket is gone from the store.'
+    WHERE p.name = $1
+$$;
+COMMENT ON FUNCTION storage_private.mark_missing(text) IS 'Records that the store no longer has a physical bucket; the next use makes it again.';
+
+CREATE FUNCTION storage_private.some_physical_bucket(store text) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT p.name FROM storage.physical_buckets p
+    WHERE p.endpoint = $1 AND p.state = 'ready' ORDER BY p.access = 'private' DESC NULLS LAST, p.name LIMIT 1
+$$;
+COMMENT ON FUNCTION storage_private.some_physical_bucket(text) IS 'A bucket to try a store out in, a private one where there is a choice.';

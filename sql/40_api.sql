@@ -1,0 +1,284 @@
+-- API: the public face. Every function here runs with the caller's rights and under the caller's
+-- policies; what needs more is asked of storage_private, which looks at the row as the caller first.
+
+CREATE FUNCTION storage_private.find_bucket(bucket text) RETURNS uuid
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    found uuid[];
+BEGIN
+    IF bucket IS NULL THEN
+        SELECT array_agg(b.id) INTO found FROM storage.buckets b
+        WHERE b.tenant_id = storage.current_tenant_id() AND b.owner_id = storage.current_user_id() AND b.is_default;
+        IF found IS NULL THEN
+            PERFORM storage_private.refuse('DEFAULT_BUCKET_MISSING', 'you have no default bucket', NULL,
+                'Name a bucket, or create one with is_default => true; storage.create_user_buckets() makes the usual three.');
+        ELSIF cardinality(found) > 1 THEN
+            PERFORM storage_private.refuse('DEFAULT_BUCKET_AMBIGUOUS', 'you have several default buckets',
+                format('Candidates: %s.', array_to_string(found, ', ')), 'Name a bucket, or keep is_default on one only.');
+        END IF;
+    ELSIF storage_private.is_uuid(bucket) THEN
+        SELECT array_agg(b.id) INTO found FROM storage.buckets b WHERE b.id = bucket::uuid;
+    ELSE
+        SELECT array_agg(b.id ORDER BY b.owner_id NULLS LAST) INTO found FROM storage.buckets b
+        WHERE b.tenant_id = storage.current_tenant_id() AND b.key = bucket
+          AND (b.owner_id = storage.current_user_id() OR b.owner_id IS NULL);
+    END IF;
+    IF found IS NULL THEN
+        PERFORM storage_private.refuse('BUCKET_NOT_FOUND', 'no such bucket', format('Asked for %L.', bucket),
+            'A bucket is named by its key or its id; storage.buckets lists those you can see.');
+    END IF;
+    RETURN found[1];
+END $$;
+COMMENT ON FUNCTION storage_private.find_bucket(text) IS
+'The bucket meant by a key or id among those the caller can see: its own first, then the tenant''s; NULL means the one default.';
+
+CREATE FUNCTION storage.create_bucket(
+    key                text,
+    access             storage.bucket_access DEFAULT 'private',
+    owner_id           text DEFAULT storage.current_user_id(),
+    allowed_mime_types text[] DEFAULT NULL,
+    max_file_size      bigint DEFAULT NULL,
+    allowed_origins    text[] DEFAULT NULL,
+    is_default         boolean DEFAULT false
+) RETURNS storage.buckets
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    b storage.buckets;
+BEGIN
+    PERFORM storage_private.require_writable();
+    INSERT INTO storage.buckets (key, access, owner_id, allowed_mime_types, max_file_size, allowed_origins, is_default)
+    VALUES ($1, $2, $3, $4, $5, $6, $7)
+    RETURNING * INTO b;
+    RETURN b;
+EXCEPTION
+    WHEN unique_violation THEN
+        PERFORM storage_private.refuse('BUCKET_EXISTS', 'a bucket with this key exists',
+            format('Key %L of %s.', $1, coalesce('owner ' || quote_literal($3), 'the tenant')), 'Choose another key.');
+    WHEN check_violation THEN
+        PERFORM storage_private.refuse('INVALID_FILE_SIZE', 'the size limit of a bucket must be positive',
+            format('max_file_size is %s.', $5), 'Leave it NULL for the server''s limit alone.');
+    WHEN insufficient_privilege THEN
+        PERFORM storage_private.refuse('RBAC_FORBIDDEN', 'you may not create this bucket', SQLERRM,
+            'Ask for storage.grant_access(role, ''manager'').');
+END $$;
+COMMENT ON FUNCTION storage.create_bucket(text, storage.bucket_access, text, text[], bigint, text[], boolean) IS
+'Creates a logical bucket; the store is not touched. key: 1 to 63 of a-z 0-9 . _ -, not like a UUID. owner_id NULL: the tenant''s. max_file_size in bytes. Errors: INVALID_BUCKET_KEY, INVALID_CONTENT_TYPE, INVALID_ORIGIN, INVALID_FILE_SIZE, BUCKET_EXISTS, RBAC_FORBIDDEN, TENANT_REQUIRED.';
+
+CREATE FUNCTION storage_private.seed_buckets(tenant text, owner text) RETURNS void
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+    INSERT INTO storage.buckets (tenant_id, owner_id, key, access, is_default)
+    VALUES ($1, $2, 'public', 'public', false), ($1, $2, 'private', 'private', true), ($1, $2, 'temp', 'temp', false)
+    ON CONFLICT (tenant_id, owner_id, key) DO NOTHING
+$$;
+COMMENT ON FUNCTION storage_private.seed_buckets(text, text) IS 'Makes the three buckets of a user, those that are missing.';
+
+CREATE FUNCTION storage.create_user_buckets(owner_id text) RETURNS SETOF storage.buckets
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM storage_private.require_writable();
+    IF owner_id IS NULL OR owner_id = '' THEN
+        PERFORM storage_private.refuse('INVALID_BUCKET_KEY', 'a user''s buckets need a user', 'owner_id is empty.',
+            'Pass the user''s id; storage.create_bucket(..., owner_id => NULL) makes a bucket of the tenant.');
+    END IF;
+    PERFORM storage_private.seed_buckets(storage.current_tenant_id(), $1);
+    RETURN QUERY
+        SELECT b.* FROM storage.buckets b
+        WHERE b.tenant_id = storage.current_tenant_id() AND b.owner_id = $1 AND b.key IN ('public', 'private', 'temp')
+        ORDER BY array_position(ARRAY['public', 'private', 'temp'], b.key);
+END $$;
+COMMENT ON FUNCTION storage.create_user_buckets(text) IS
+'The buckets public, private (the default) and temp of a user of the caller''s tenant, made where missing. The store is not touched. Errors: RBAC_FORBIDDEN, TENANT_REQUIRED.';
+
+-- Definer: whoever may add users need not be allowed to make buckets. Only roles that may be trusted
+-- with any owner get EXECUTE, because that is what attaching a trigger takes.
+CREATE FUNCTION storage.seed_user_buckets() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    id_column text := coalesce(TG_ARGV[0], 'id');
+    owner text := to_jsonb(NEW) ->> id_column;
+    tenant text := CASE WHEN TG_NARGS > 1 THEN to_jsonb(NEW) ->> TG_ARGV[1] ELSE storage.current_tenant_id() END;
+BEGIN
+    IF owner IS NULL OR owner = '' THEN
+        PERFORM storage_private.refuse('INVALID_BUCKET_KEY', 'the row has no user id',
+            format('Column %I of %I.%I is absent or NULL.', id_column, TG_TABLE_SCHEMA, TG_TABLE_NAME),
+            'Argument 1 of storage.seed_user_buckets() is the column that holds the user''s id.');
+    ELSIF tenant IS NULL OR tenant = '' THEN
+        PERFORM storage_private.refuse('TENANT_REQUIRED', 'the row has no tenant',
+            format('Column %I of %I.%I is absent or NULL.', TG_ARGV[1], TG_TABLE_SCHEMA, TG_TABLE_NAME),
+            'Argument 2 of storage.seed_user_buckets() is the column that holds the user''s tenant.');
+    END IF;
+    PERFORM storage_private.seed_buckets(tenant, owner);
+    RETURN NULL;
+END $$;
+COMMENT ON FUNCTION storage.seed_user_buckets() IS
+'Trigger for a users table, AFTER INSERT FOR EACH ROW: makes the user''s three buckets. Argument 1: the column with the user''s id (default id); argument 2: the column with the tenant (default: the caller''s tenant). Errors: TENANT_REQUIRED.';
+
+CREATE FUNCTION storage.provision_bucket(bucket text) RETURNS storage.physical_buckets
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    physical text;
+    p storage.physical_buckets;
+BEGIN
+    PERFORM storage_private.require_writable();
+    physical := storage_private.provision(storage_private.find_bucket(bucket));
+    SELECT * INTO p FROM storage.physical_buckets WHERE name = physical;
+    RETURN p;
+END $$;
+COMMENT ON FUNCTION storage.provision_bucket(text) IS
+'Brings the bucket''s physical bucket to the wanted configuration now rather than on first use; also repairs. bucket: key or id. Errors: BUCKET_NOT_FOUND, NOT_CONFIGURED, BUCKET_NAME_TAKEN, STORE_DENIED, STORE_UNAVAILABLE, STORE_TIMEOUT, STORE_ERROR with the steps in DETAIL.';
+
+CREATE FUNCTION storage.inspect_bucket(bucket text) RETURNS storage.bucket_inspection
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    inspection storage.bucket_inspection;
+BEGIN
+    SELECT i.* INTO inspection FROM storage_private.inspect_bucket(storage_private.find_bucket(bucket)) i;
+    RETURN inspection;
+END $$;
+COMMENT ON FUNCTION storage.inspect_bucket(text) IS
+'What the store says of the bucket''s physical bucket, read back and not remembered. bucket: key or id. Errors: BUCKET_NOT_FOUND, NOT_CONFIGURED, STORE_DENIED, STORE_UNAVAILABLE, STORE_TIMEOUT, STORE_ERROR.';
+
+-- Asked as the caller: a hash that somebody merely claims finds nothing that they could not read anyway.
+CREATE FUNCTION storage_private.shareable_objects(bucket_id uuid, sha256 text, size bigint) RETURNS SETOF uuid
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT DISTINCT f.object_id
+    FROM storage.buckets here
+    JOIN storage.buckets b
+      ON b.id = here.id
+      OR (here.dedup = 'owner' AND b.dedup = 'owner' AND b.tenant_id = here.tenant_id AND b.owner_id = here.owner_id
+          AND b.access = here.access)
+    JOIN storage.files f ON f.bucket_id = b.id
+    WHERE here.id = $1 AND here.dedup <> 'off' AND here.access <> 'temp' AND f.sha256 = $2 AND f.size = $3
+    LIMIT 8
+$$;
+COMMENT ON FUNCTION storage_private.shareable_objects(uuid, text, bigint) IS
+'Verified objects with these bytes, within the bucket''s dedup scope, that the caller can read through a file already.';
+
+CREATE FUNCTION storage.request_upload_url(
+    bucket       text,
+    filename     text,
+    content_type text,
+    size         bigint,
+    sha256       text DEFAULT NULL,
+    path         text DEFAULT NULL,
+    metadata     jsonb DEFAULT '{}',
+    expires_in   interval DEFAULT NULL
+) RETURNS storage.upload_ticket
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    ticket storage.upload_ticket;
+BEGIN
+    PERFORM storage_private.require_writable();
+    SELECT o.* INTO ticket
+    FROM storage_private.open_upload(storage_private.find_bucket(bucket), filename, content_type, size, sha256, path,
+                                     coalesce(metadata, '{}'), expires_in) o;
+    RETURN ticket;
+END $$;
+COMMENT ON FUNCTION storage.request_upload_url(text, text, text, bigint, text, text, jsonb, interval) IS
+'A ticket to upload one file. bucket: key or id, NULL for your default. size: bytes, exact. sha256: 64 lower-case hex; with it the store refuses other bytes, and bytes you can already read are not sent again. path: unique within the bucket; a new upload to a taken path becomes its next version. expires_in: up to 7 days; NULL: the bucket''s or the server''s. Errors: BUCKET_NOT_FOUND, DEFAULT_BUCKET_MISSING, DEFAULT_BUCKET_AMBIGUOUS, INVALID_FILENAME, INVALID_CONTENT_TYPE, INVALID_FILE_SIZE, INVALID_CONTENT_HASH, INVALID_PATH, INVALID_EXPIRY, CONTENT_TYPE_NOT_ALLOWED, UPLOAD_TYPE_MISMATCH, FILE_TOO_LARGE, PATH_TAKEN, RBAC_FORBIDDEN, TENANT_REQUIRED, READ_ONLY, NOT_CONFIGURED and, on first use of a bucket, those of provision_bucket().';
+
+CREATE FUNCTION storage.confirm_upload(upload_id uuid) RETURNS storage.upload_requests
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    u storage.upload_requests;
+BEGIN
+    PERFORM storage_private.require_writable();
+    PERFORM storage_private.confirm(upload_id);
+    SELECT * INTO u FROM storage.upload_requests WHERE id = upload_id;
+    RETURN u;
+END $$;
+COMMENT ON FUNCTION storage.confirm_upload(uuid) IS
+'Asks the store what arrived and settles the upload. The verdict is a value: status uploaded (the file exists), rejected with reason EMPTY_FILE, SIZE_MISMATCH, HASH_MISMATCH or CONTENT_TYPE_MISMATCH, expired, aborted, or still requested with reason NOT_UPLOADED. Idempotent. Errors: UPLOAD_NOT_FOUND, PATH_TAKEN, READ_ONLY, NOT_CONFIGURED, STORE_DENIED, STORE_UNAVAILABLE, STORE_TIMEOUT, STORE_ERROR.';
+
+CREATE FUNCTION storage.abort_upload(upload_id uuid) RETURNS storage.upload_requests
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    u storage.upload_requests;
+BEGIN
+    PERFORM storage_private.require_writable();
+    PERFORM storage_private.abort(upload_id);
+    SELECT * INTO u FROM storage.upload_requests WHERE id = upload_id;
+    RETURN u;
+END $$;
+COMMENT ON FUNCTION storage.abort_upload(uuid) IS
+'Ends a pending upload; bytes that arrived or still arrive are removed. Aborting twice is no error. Errors: UPLOAD_NOT_FOUND, UPLOAD_NOT_PENDING (it is uploaded, rejected or expired), READ_ONLY.';
+
+CREATE FUNCTION storage.download_url(
+    file_id    uuid,
+    expires_in interval DEFAULT NULL,
+    attachment boolean DEFAULT true,
+    filename   text DEFAULT NULL
+) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    signed text;
+BEGIN
+    SELECT s.url INTO signed FROM storage_private.sign_downloads(ARRAY[file_id], expires_in, attachment, filename) s;
+    IF NOT FOUND THEN
+        PERFORM storage_private.refuse('FILE_NOT_FOUND', 'no such file', format('Asked for %L.', file_id),
+            'storage.files lists those you can see.');
+    END IF;
+    RETURN signed;
+END $$;
+COMMENT ON FUNCTION storage.download_url(uuid, interval, boolean, text) IS
+'A presigned GET URL of one file. expires_in: up to 7 days; NULL: the bucket''s or the server''s. attachment: saved rather than shown. filename: offered instead of the file''s own. Errors: FILE_NOT_FOUND, INVALID_EXPIRY, INVALID_FILENAME, NOT_CONFIGURED.';
+
+CREATE FUNCTION storage.download_urls(
+    file_ids   uuid[],
+    expires_in interval DEFAULT NULL,
+    attachment boolean DEFAULT true
+) RETURNS SETOF storage.signed_url
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN QUERY SELECT s.* FROM storage_private.sign_downloads(file_ids, expires_in, attachment, NULL) s;
+END $$;
+COMMENT ON FUNCTION storage.download_urls(uuid[], interval, boolean) IS
+'Presigned GET URLs of many files in one pass, in input order; files that do not exist or that you cannot see have no row. Parameters and errors as for download_url().';
+
+CREATE FUNCTION storage.files_download_url(file storage.files) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN (SELECT s.url FROM storage_private.sign_downloads(ARRAY[file.id], NULL, true, NULL) s);
+END $$;
+COMMENT ON FUNCTION storage.files_download_url(storage.files) IS
+'Computed column downloadUrl of a file: its presigned GET URL with the usual lifetime. The row is looked up again by its id, as the caller.';
+
+CREATE FUNCTION storage.public_url(file_id uuid) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN storage_private.unsigned_url(file_id);
+END $$;
+COMMENT ON FUNCTION storage.public_url(uuid) IS
+'The stable unsigned URL of a file in a public bucket, under pg_storage.public_url_base when that is set. Errors: FILE_NOT_FOUND, NOT_PUBLIC, NOT_CONFIGURED.';
+
+CREATE FUNCTION storage.delete_file(file_id uuid) RETURNS storage.files
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    f storage.files;
+BEGIN
+    PERFORM storage_private.require_writable();
+    DELETE FROM storage.files WHERE id = file_id RETURNING * INTO f;
+    IF NOT FOUND THEN
+        PERFORM storage_private.refuse('FILE_NOT_FOUND', 'no such file', format('Asked for %L.', file_id),
+            'storage.files lists those you can see; only your own can be deleted.');
+    END IF;
+    RETURN f;
+END $$;
+COMMENT ON FUNCTION storage.delete_file(uuid) IS
+'Deletes a file, exactly as DELETE FROM storage.files does. Its bytes leave the store after COMMIT, the last file over them and pg_storage.deletion_delay. Errors: FILE_NOT_FOUND, READ_ONLY.';

@@ -1,0 +1,98 @@
+-- Maintenance: expiry and the collector, the only one who deletes. Run by the library as their owner.
+
+CREATE FUNCTION storage_private.expire_uploads() RETURNS bigint
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH due AS (
+        SELECT u.id FROM storage.upload_requests u
+        WHERE u.status = 'requested' AND u.expires_at <= clock_timestamp()
+        FOR NO KEY UPDATE SKIP LOCKED
+    ), closed AS (
+        SELECT storage_private.close_upload(d.id, 'expired', 'EXPIRED', NULL) FROM due d
+    )
+    SELECT count(*) FROM closed
+$$;
+COMMENT ON FUNCTION storage_private.expire_uploads() IS 'Ends pending uploads whose time is over; returns how many.';
+
+CREATE FUNCTION storage_private.expire_files() RETURNS bigint
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH gone AS (DELETE FROM storage.files f WHERE f.expires_at <= clock_timestamp() RETURNING f.id)
+    SELECT count(*) FROM gone
+$$;
+COMMENT ON FUNCTION storage_private.expire_files() IS 'Deletes files whose time is over; returns how many.';
+
+-- A job of this very transaction is left alone: if it rolled back, the bytes must still be there.
+CREATE FUNCTION storage_private.claim_deletions(max_jobs integer)
+RETURNS TABLE (job_id bigint, physical_name text, object_key text, attempts integer)
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    job storage.object_deletions;
+    found_object uuid;
+BEGIN
+    FOR job IN
+        SELECT d.* FROM storage.object_deletions d
+        WHERE d.not_before <= clock_timestamp() AND d.queued_by <> pg_current_xact_id()
+          AND NOT EXISTS (SELECT FROM storage.upload_requests u
+                          WHERE u.physical_name = d.physical_name AND u.object_key = d.key AND u.status = 'requested')
+        ORDER BY d.not_before LIMIT max_jobs FOR UPDATE SKIP LOCKED
+    LOOP
+        SELECT o.id INTO found_object FROM storage.objects o
+        WHERE o.physical_name = job.physical_name AND o.key = job.key FOR UPDATE SKIP LOCKED;
+        IF NOT FOUND AND EXISTS (SELECT FROM storage.objects o WHERE o.physical_name = job.physical_name AND o.key = job.key) THEN
+            CONTINUE;  -- somebody is linking a file to it; the next pass counts again
+        ELSIF EXISTS (SELECT FROM storage.files f WHERE f.object_id = found_object) THEN
+            DELETE FROM storage.object_deletions d WHERE d.id = job.id;
+            CONTINUE;
+        END IF;
+        job_id := job.id;
+        physical_name := job.physical_name;
+        object_key := job.key;
+        attempts := job.attempts;
+        RETURN NEXT;
+    END LOOP;
+END $$;
+COMMENT ON FUNCTION storage_private.claim_deletions(integer) IS
+'Keys that are due and that no file uses, counted over all files under a lock on the object; held until the transaction ends.';
+
+CREATE FUNCTION storage_private.finish_deletions(job_ids bigint[]) RETURNS void
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH done AS (
+        DELETE FROM storage.object_deletions d WHERE d.id = ANY ($1) RETURNING d.id, d.physical_name, d.key
+    ), forgotten AS (
+        DELETE FROM storage.objects o USING done d WHERE o.physical_name = d.physical_name AND o.key = d.key
+        RETURNING o.physical_name, o.key
+    )
+    -- The URL that brought the bytes may still be valid, and the key is free again.
+    INSERT INTO storage.object_deletions (physical_name, key, reason, not_before)
+    SELECT u.physical_name, u.object_key, 'late bytes', s.due
+    FROM forgotten f
+    JOIN storage.upload_requests u ON u.physical_name = f.physical_name AND u.object_key = f.key
+    CROSS JOIN LATERAL storage_private.sweep_times(u.expires_at) AS s(due)
+    WHERE u.expires_at > clock_timestamp() AND s.due >= u.expires_at
+$$;
+COMMENT ON FUNCTION storage_private.finish_deletions(bigint[]) IS 'Forgets objects that have left the store, and their jobs.';
+
+CREATE FUNCTION storage_private.delay_deletions(job_ids bigint[], delay interval, error text) RETURNS void
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+    UPDATE storage.object_deletions d
+    SET attempts = d.attempts + 1, last_error = $3, not_before = clock_timestamp() + $2
+    WHERE d.id = ANY ($1)
+$$;
+COMMENT ON FUNCTION storage_private.delay_deletions(bigint[], interval, text) IS 'Puts failed deletions back, for later.';
+
+CREATE FUNCTION storage.run_maintenance() RETURNS storage.maintenance_report
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    report storage.maintenance_report;
+BEGIN
+    PERFORM storage_private.require_writable();
+    SELECT m.* INTO report FROM storage_private.maintain() m;
+    RETURN report;
+END $$;
+COMMENT ON FUNCTION storage.run_maintenance() IS
+'One pass of expiry and collection, now and in this session. For the extension''s owner. What this same transaction queued waits for the next pass. A store that fails is not an error: the deletions stay queued with their error and are repeated later.';

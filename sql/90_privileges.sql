@@ -1,0 +1,85 @@
+-- Privileges: nothing for PUBLIC; three levels, each the one before and more.
+
+REVOKE ALL ON ALL TABLES IN SCHEMA storage, storage_private FROM PUBLIC;
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA storage, storage_private FROM PUBLIC;
+
+-- One list of what each level needs; granting and revoking read the same.
+CREATE FUNCTION storage_private.level_privileges(level text) RETURNS SETOF text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF level NOT IN ('reader', 'writer', 'manager') OR level IS NULL THEN
+        PERFORM storage_private.refuse('RBAC_FORBIDDEN', 'there is no such access level', format('Asked for %L.', level),
+            'Levels are reader, writer and manager.');
+    END IF;
+
+    RETURN QUERY VALUES
+        ('USAGE ON SCHEMA storage, storage_private'),
+        ('SELECT ON storage.buckets, storage.files'),
+        ('EXECUTE ON FUNCTION storage.current_user_id(), storage.current_tenant_id(),'
+         ' storage.download_url(uuid, interval, boolean, text), storage.download_urls(uuid[], interval, boolean),'
+         ' storage.files_download_url(storage.files), storage.public_url(uuid)'),
+        ('EXECUTE ON FUNCTION storage_private.claimed_user(), storage_private.claimed_tenant(), storage_private.is_manager(),'
+         ' storage_private.refuse(text, text, text, text), storage_private.is_uuid(text),'
+         ' storage_private.sign_downloads(uuid[], interval, boolean, text), storage_private.unsigned_url(uuid)');
+    IF level IN ('writer', 'manager') THEN
+        RETURN QUERY VALUES
+            ('SELECT ON storage.upload_requests'),
+            ('INSERT (bucket_id, filename, path, content_type, size, sha256, metadata, expires_in) ON storage.upload_requests'),
+            ('UPDATE (filename, path, metadata) ON storage.files'),
+            ('DELETE ON storage.files'),
+            ('EXECUTE ON FUNCTION'
+             ' storage.request_upload_url(text, text, text, bigint, text, text, jsonb, interval),'
+             ' storage.confirm_upload(uuid), storage.abort_upload(uuid), storage.delete_file(uuid)'),
+            ('EXECUTE ON FUNCTION storage_private.require_writable(), storage_private.find_bucket(text),'
+             ' storage_private.open_upload(uuid, text, text, bigint, text, text, jsonb, interval),'
+             ' storage_private.admit(uuid, text, text, bigint, text, text, interval),'
+             ' storage_private.shareable_objects(uuid, text, bigint),'
+             ' storage_private.validate_file(text, text), storage_private.confirm(uuid), storage_private.abort(uuid)');
+    END IF;
+    IF level = 'manager' THEN
+        RETURN QUERY VALUES
+            ('SELECT, INSERT, UPDATE, DELETE ON storage.tenant_settings'),
+            ('SELECT ON storage.physical_buckets'),
+            ('INSERT (tenant_id, owner_id, key, access, is_default, allowed_mime_types, max_file_size, max_total_size, max_file_count,'
+             ' allowed_origins, upload_url_ttl, download_url_ttl, file_ttl, dedup, verify_content_type, metadata) ON storage.buckets'),
+            ('UPDATE (key, is_default, allowed_mime_types, max_file_size, max_total_size, max_file_count,'
+             ' allowed_origins, upload_url_ttl, download_url_ttl, file_ttl, dedup, verify_content_type, metadata) ON storage.buckets'),
+            ('DELETE ON storage.buckets'),
+            ('EXECUTE ON FUNCTION'
+             ' storage.create_bucket(text, storage.bucket_access, text, text[], bigint, text[], boolean),'
+             ' storage.create_user_buckets(text), storage.provision_bucket(text), storage.inspect_bucket(text)'),
+            ('EXECUTE ON FUNCTION storage_private.seed_buckets(text, text), storage_private.provision(uuid),'
+             ' storage_private.inspect_bucket(uuid), storage_private.validate_bucket(text, text[], text[], text),'
+             ' storage_private.validate_origins(text[])');
+    END IF;
+END $$;
+COMMENT ON FUNCTION storage_private.level_privileges(text) IS 'The privileges of an access level, as GRANT and REVOKE spell them.';
+
+CREATE FUNCTION storage.grant_access(role name, level text) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    privilege text;
+BEGIN
+    FOR privilege IN SELECT storage_private.level_privileges(level) LOOP
+        EXECUTE format('GRANT %s TO %I', privilege, role);
+    END LOOP;
+END $$;
+COMMENT ON FUNCTION storage.grant_access(name, text) IS
+'Gives a role what it needs and no more. level reader: see buckets and files, download; writer: also upload, rename and delete own files; manager: also make, change and provision the tenant''s buckets. For the extension''s owner.';
+
+CREATE FUNCTION storage.revoke_access(role name) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    privilege text;
+BEGIN
+    FOR privilege IN SELECT storage_private.level_privileges('manager') LOOP
+        EXECUTE format('REVOKE %s FROM %I', privilege, role);
+    END LOOP;
+END $$;
+COMMENT ON FUNCTION storage.revoke_access(name) IS 'Takes every access level from a role. For the extension''s owner.';
+
+-- Created after the blanket REVOKE above.
+REVOKE ALL ON FUNCTION storage_private.level_privileges(text), storage.grant_access(name, text), storage.revoke_access(name) FROM PUBLIC;

@@ -1,0 +1,360 @@
+//! The functions SQL calls, all of them private to `sql/`. Each is safe when called directly: it takes an id and looks
+//! at that row as the caller, so nothing here gives more than the caller's own policies.
+
+use pgrx::pg_schema;
+
+#[pg_schema]
+mod storage_private {
+    use pg_storage_core::content_type::Pattern;
+    use pg_storage_core::error::{Invalid, Token};
+    use pg_storage_core::name::BucketKey;
+    use pg_storage_core::origin::Origin;
+    use pg_storage_core::physical::check_bucket_name;
+    use pg_storage_store::inspect;
+    use pgrx::datum::{Interval, TimestampWithTimeZone};
+    use pgrx::prelude::*;
+    use pgrx::{JsonB, Uuid};
+
+    use crate::bucket::Bucket;
+    use crate::download::{self, Wish};
+    use crate::error::{Failure, OrRaise, Result};
+    use crate::provision::{self, Ask};
+    use crate::upload::{self, Declared};
+    use crate::{cache, config, diagnose, guc, identity, maintenance, preload, session, wait};
+
+    /// The caller's user id as the claims say it.
+    #[pg_extern(stable, parallel_safe)]
+    fn claimed_user() -> String {
+        identity::user()
+    }
+
+    /// The caller's tenant as the claims say it.
+    #[pg_extern(stable, parallel_safe)]
+    fn claimed_tenant() -> String {
+        identity::tenant().or_raise()
+    }
+
+    /// Ends the statement with an error in the house style: the token's SQLSTATE, message, DETAIL and HINT.
+    #[pg_extern(immutable, parallel_safe)]
+    fn refuse(token: &str, message: &str, detail: Option<&str>, hint: Option<&str>) {
+        let Some(token) = Token::ALL.iter().find(|known| known.as_str() == token) else {
+            Failure::internal(format!("unknown error token {token}")).raise()
+        };
+        let mut failure = Failure::new(*token, message);
+        if let Some(detail) = detail {
+            failure = failure.detail(detail);
+        }
+        if let Some(hint) = hint {
+            failure = failure.hint(hint);
+        }
+        failure.raise()
+    }
+
+    /// Whether a text is a UUID in any spelling; a bucket's key never is.
+    #[pg_extern(immutable, parallel_safe)]
+    fn is_uuid(text: &str) -> bool {
+        uuid::Uuid::try_parse(text).is_ok()
+    }
+
+    /// Refuses to go on where nothing can be written.
+    #[pg_extern(stable)]
+    fn require_writable() {
+        if preload::read_only() {
+            Failure::new(Token::ReadOnly, "the server or the transaction is read-only")
+                .hint("A standby signs downloads and nothing else; ask the primary.")
+                .raise()
+        }
+    }
+
+    /// How long an object outlives its last file.
+    #[pg_extern(stable)]
+    fn deletion_delay() -> Interval {
+        Interval::from_seconds(guc::DELETION_DELAY.get().into())
+    }
+
+    /// Refuses a bucket row that breaks the rules.
+    #[pg_extern(stable)]
+    fn validate_bucket(
+        key: Option<&str>,
+        allowed_mime_types: Option<Vec<Option<String>>>,
+        allowed_origins: Option<Vec<Option<String>>>,
+        physical_name: Option<&str>,
+    ) {
+        BucketKey::parse(key.unwrap_or_default()).or_raise();
+        for pattern in allowed_mime_types.into_iter().flatten() {
+            Pattern::parse(pattern.as_deref().unwrap_or_default()).or_raise();
+        }
+        check_origins(allowed_origins).or_raise();
+        if let Some(name) = physical_name {
+            check_bucket_name(name)
+                .map_err(|reason| {
+                    Failure::new(Token::InvalidBucketKey, "the physical name is not a bucket name")
+                        .detail(format!("'{name}': {reason}."))
+                        .hint("S3 bucket names have 3 to 63 of a-z, 0-9, dot and hyphen.")
+                })
+                .or_raise();
+        }
+    }
+
+    /// Refuses origins that are none.
+    #[pg_extern(stable)]
+    fn validate_origins(allowed_origins: Option<Vec<Option<String>>>) {
+        check_origins(allowed_origins).or_raise();
+    }
+
+    fn check_origins(origins: Option<Vec<Option<String>>>) -> std::result::Result<(), Invalid> {
+        origins.into_iter().flatten().try_for_each(|origin| Origin::parse(origin.as_deref().unwrap_or_default()).map(drop))
+    }
+
+    /// Refuses a file name or path that breaks the rules.
+    #[pg_extern(stable)]
+    fn validate_file(filename: Option<&str>, path: Option<&str>) {
+        upload::check_names(filename.unwrap_or_default(), path);
+    }
+
+    /// Validates what is declared of a file to come and chooses the trusted columns of its upload request.
+    #[allow(clippy::too_many_arguments, clippy::type_complexity)]
+    #[pg_extern(volatile)]
+    fn admit(
+        bucket_id: Option<Uuid>,
+        filename: Option<&str>,
+        content_type: Option<&str>,
+        size: Option<i64>,
+        sha256: Option<&str>,
+        path: Option<&str>,
+        expires_in: Option<Interval>,
+    ) -> TableIterator<
+        'static,
+        (
+            name!(id, Uuid),
+            name!(file_id, Uuid),
+            name!(tenant_id, String),
+            name!(physical_name, String),
+            name!(object_key, String),
+            name!(direct, bool),
+            name!(create_only, bool),
+            name!(created_at, TimestampWithTimeZone),
+            name!(expires_at, TimestampWithTimeZone),
+        ),
+    > {
+        let declared = Declared {
+            filename: filename.unwrap_or_default(),
+            content_type: content_type.unwrap_or_default(),
+            size: size.unwrap_or_default(),
+            sha256,
+            path,
+            expires_in,
+        };
+        let bucket = Bucket::visible(bucket_id.unwrap_or(Uuid::from_bytes([0; 16]))).or_raise();
+        let admission = upload::admit(&bucket, declared).or_raise();
+        TableIterator::once((
+            Uuid::from_bytes(*admission.id.as_bytes()),
+            Uuid::from_bytes(*admission.file_id.as_bytes()),
+            admission.tenant,
+            admission.physical_name,
+            admission.object_key,
+            admission.direct,
+            admission.create_only,
+            admission.created_at.column().or_raise(),
+            admission.expires_at.column().or_raise(),
+        ))
+    }
+
+    /// Inserts an upload request as the caller and gives the ticket for it.
+    #[allow(clippy::too_many_arguments, clippy::type_complexity)]
+    #[pg_extern(volatile)]
+    fn open_upload(
+        bucket_id: Uuid,
+        filename: Option<&str>,
+        content_type: Option<&str>,
+        size: Option<i64>,
+        sha256: Option<&str>,
+        path: Option<&str>,
+        metadata: JsonB,
+        expires_in: Option<Interval>,
+    ) -> TableIterator<
+        'static,
+        (
+            name!(upload_id, Uuid),
+            name!(file_id, Uuid),
+            name!(deduplicated, bool),
+            name!(method, Option<String>),
+            name!(url, Option<String>),
+            name!(headers, Option<JsonB>),
+            name!(expires_at, Option<TimestampWithTimeZone>),
+        ),
+    > {
+        let ticket =
+            upload::open(bucket_id, filename, content_type, size, sha256, path, metadata, expires_in).or_raise();
+        let deduplicated = ticket.upload.is_none();
+        let (url, headers, expires_at) = match ticket.upload {
+            Some((url, headers, expires_at)) => (Some(url), Some(headers), Some(expires_at)),
+            None => (None, None, None),
+        };
+        let method = (!deduplicated).then(|| "PUT".to_owned());
+        TableIterator::once((ticket.upload_id, ticket.file_id, deduplicated, method, url, headers, expires_at))
+    }
+
+    /// Asks the store what arrived and settles the upload.
+    #[pg_extern(volatile)]
+    fn confirm(upload_id: Uuid) {
+        upload::confirm(upload_id).or_raise();
+    }
+
+    /// Ends a pending upload.
+    #[pg_extern(volatile)]
+    fn abort(upload_id: Uuid) {
+        upload::abort(upload_id).or_raise();
+    }
+
+    /// Presigned URLs of those of the files that the caller can see, in the order given.
+    #[allow(clippy::type_complexity)]
+    #[pg_extern(stable)]
+    fn sign_downloads(
+        file_ids: Option<Vec<Option<Uuid>>>,
+        expires_in: Option<Interval>,
+        attachment: Option<bool>,
+        filename: Option<&str>,
+    ) -> TableIterator<'static, (name!(file_id, Uuid), name!(url, String), name!(expires_at, TimestampWithTimeZone))> {
+        let ids: Vec<Uuid> = file_ids.unwrap_or_default().into_iter().flatten().collect();
+        let wish = Wish { expires_in, attachment: attachment.unwrap_or(true), filename };
+        TableIterator::new(download::sign(&ids, &wish).or_raise())
+    }
+
+    /// The stable URL of a file in a public bucket.
+    #[pg_extern(stable)]
+    fn unsigned_url(file_id: Option<Uuid>) -> String {
+        download::public_url(file_id.unwrap_or(Uuid::from_bytes([0; 16]))).or_raise()
+    }
+
+    /// Provisions a bucket now and gives the name of its physical bucket.
+    #[pg_extern(volatile)]
+    fn provision(bucket_id: Uuid) -> String {
+        Bucket::visible(bucket_id).and_then(|bucket| provision::ensure(&bucket, Ask::Explicit)).or_raise().name
+    }
+
+    /// What the store says of a bucket's physical bucket.
+    #[allow(clippy::type_complexity)]
+    #[pg_extern(volatile)]
+    fn inspect_bucket(
+        bucket_id: Uuid,
+    ) -> TableIterator<
+        'static,
+        (
+            name!(physical_name, String),
+            name!(exists, bool),
+            name!(public_access_block, Option<JsonB>),
+            name!(policy, Option<JsonB>),
+            name!(cors, Option<JsonB>),
+            name!(lifecycle, Option<JsonB>),
+            name!(versioning, Option<JsonB>),
+        ),
+    > {
+        let (physical, inspection) = read_back(bucket_id).or_raise();
+        let part = |name: &str| inspection.get(name).filter(|part| !part.is_null()).cloned().map(JsonB);
+        let exists = inspection.get("exists").and_then(serde_json::Value::as_bool).unwrap_or(false);
+        TableIterator::once((
+            physical,
+            exists,
+            part("public_access_block"),
+            part("policy"),
+            part("cors"),
+            part("lifecycle"),
+            part("versioning"),
+        ))
+    }
+
+    fn read_back(bucket_id: Uuid) -> Result<(String, serde_json::Value)> {
+        let bucket = Bucket::visible(bucket_id)?;
+        let config = config::current()?;
+        let physical = provision::physical_name(&config, &bucket)?;
+        let (store, name) = (session::store(&config)?, physical.clone());
+        let inspection = wait::until(async move { inspect(&store, &name).await })?;
+        // A store that cannot be reached describes nothing.
+        if let pg_storage_store::Reading::Error(error) = inspection.exists {
+            return Err(error.into());
+        }
+        let json = serde_json::to_value(inspection).map_err(|error| Failure::internal(error.to_string()))?;
+        Ok((physical, json))
+    }
+
+    /// One pass of expiry and collection.
+    #[pg_extern(volatile)]
+    fn maintain() -> TableIterator<
+        'static,
+        (
+            name!(uploads_expired, i64),
+            name!(files_expired, i64),
+            name!(objects_deleted, i64),
+            name!(deletions_failed, i64),
+        ),
+    > {
+        let report = maintenance::run().or_raise();
+        TableIterator::once((
+            report.uploads_expired,
+            report.files_expired,
+            report.objects_deleted,
+            report.deletions_failed,
+        ))
+    }
+
+    /// Findings about settings, store and what it enforces.
+    #[allow(clippy::type_complexity)]
+    #[pg_extern(volatile)]
+    fn diagnose() -> TableIterator<
+        'static,
+        (name!(name, String), name!(status, String), name!(detail, Option<String>), name!(hint, Option<String>)),
+    > {
+        TableIterator::new(diagnose::run())
+    }
+
+    /// Counters of the cache.
+    #[allow(clippy::type_complexity)]
+    #[pg_extern(volatile)]
+    fn cache_statistics() -> TableIterator<
+        'static,
+        (
+            name!(shared, bool),
+            name!(capacity, i32),
+            name!(entries, i32),
+            name!(hits, i64),
+            name!(misses, i64),
+            name!(provisionings, i64),
+            name!(evictions, i64),
+        ),
+    > {
+        let (shared, capacity, entries, counters) = cache::statistics();
+        TableIterator::once((
+            shared,
+            capacity as i32,
+            entries as i32,
+            counters.hits as i64,
+            counters.misses as i64,
+            counters.provisionings as i64,
+            counters.evictions as i64,
+        ))
+    }
+
+    /// Entries of the cache that belong to this database.
+    #[pg_extern(volatile)]
+    fn cache_entries() -> TableIterator<
+        'static,
+        (name!(physical_name, String), name!(endpoint, String), name!(generation, i64), name!(direct, bool)),
+    > {
+        TableIterator::new(
+            cache::entries().into_iter().map(|(name, endpoint, ready)| (name, endpoint, ready.generation, ready.direct)),
+        )
+    }
+
+    /// Empties the cache of this database.
+    #[pg_extern(volatile)]
+    fn clear_cache() {
+        cache::clear();
+    }
+
+    /// Forgets a physical bucket once this transaction commits.
+    #[pg_extern(volatile)]
+    fn forget_at_commit(physical_name: &str) {
+        cache::evict_at_commit(physical_name);
+    }
+}

@@ -1,0 +1,384 @@
+//! Which physical buckets are known to be ready: facts about the store only, and only positive ones.
+//!
+//! Preloaded, the table lives in shared memory behind one lightweight lock; otherwise each backend has its own. It never
+//! answers who may see what, and losing it costs a look-up. Fixed size, eight ways: a full set evicts its oldest entry.
+
+#![allow(unsafe_code)]
+
+use std::cell::RefCell;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use pgrx::prelude::*;
+
+use crate::{guc, preload};
+
+/// Entries that share a hash; a look-up reads all of them.
+const WAYS: usize = 8;
+/// Entries of a backend that has its table to itself.
+const PRIVATE_ENTRIES: usize = 64;
+/// Longest endpoint that is kept for display; the key is its hash.
+const ENDPOINT_BYTES: usize = 128;
+/// S3 bucket names have at most 63 characters.
+const NAME_BYTES: usize = 63;
+
+/// What is known of a physical bucket that is ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ready {
+    /// Generation of the configuration that the store was seen to have.
+    pub generation: i64,
+    /// Whether declared digests and create-only are enforced, so that uploads go to their final key.
+    pub direct: bool,
+    /// Whether the store accepts If-None-Match at all.
+    pub create_only: bool,
+}
+
+/// Counters since the table was made.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Counters {
+    /// Look-ups that found an entry.
+    pub hits: u64,
+    /// Look-ups that did not.
+    pub misses: u64,
+    /// Provisionings whose outcome was stored.
+    pub provisionings: u64,
+    /// Entries removed: no room, changed, gone from the store, or reset.
+    pub evictions: u64,
+}
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Entry {
+    used: bool,
+    name_length: u8,
+    endpoint_length: u8,
+    database: u32,
+    endpoint_hash: u64,
+    stored_at: u64,
+    ready: Ready,
+    name: [u8; NAME_BYTES],
+    endpoint: [u8; ENDPOINT_BYTES],
+}
+
+const EMPTY: Entry = Entry {
+    used: false,
+    name_length: 0,
+    endpoint_length: 0,
+    database: 0,
+    endpoint_hash: 0,
+    stored_at: 0,
+    ready: Ready { generation: 0, direct: false, create_only: false },
+    name: [0; NAME_BYTES],
+    endpoint: [0; ENDPOINT_BYTES],
+};
+
+/// Counts and entries, wherever they live.
+struct Table<'a> {
+    counters: &'a mut Counters,
+    clock: &'a mut u64,
+    entries: &'a mut [Entry],
+}
+
+/// What a bucket is found by.
+struct Key<'a> {
+    database: u32,
+    endpoint: &'a str,
+    endpoint_hash: u64,
+    name: &'a str,
+}
+
+impl<'a> Key<'a> {
+    fn new(endpoint: &'a str, name: &'a str) -> Self {
+        Self { database: database(), endpoint, endpoint_hash: hash(endpoint), name }
+    }
+
+    fn matches(&self, entry: &Entry) -> bool {
+        entry.used
+            && entry.database == self.database
+            && entry.endpoint_hash == self.endpoint_hash
+            && entry.name_text() == self.name
+    }
+}
+
+impl Entry {
+    fn name_text(&self) -> &str {
+        self.name.get(..usize::from(self.name_length)).and_then(|b| std::str::from_utf8(b).ok()).unwrap_or_default()
+    }
+
+    fn endpoint_text(&self) -> &str {
+        self.endpoint
+            .get(..usize::from(self.endpoint_length))
+            .and_then(|b| std::str::from_utf8(b).ok())
+            .unwrap_or_default()
+    }
+}
+
+impl Table<'_> {
+    fn set(&mut self, key: &Key<'_>) -> &mut [Entry] {
+        let sets = (self.entries.len() / WAYS).max(1);
+        let at = (hash((key.database, key.endpoint_hash, key.name)) % sets as u64) as usize * WAYS;
+        let end = (at + WAYS).min(self.entries.len());
+        self.entries.get_mut(at..end).unwrap_or_default()
+    }
+
+    fn get(&mut self, key: &Key<'_>) -> Option<Ready> {
+        let found = self.set(key).iter().find(|entry| key.matches(entry)).map(|entry| entry.ready);
+        match found {
+            Some(_) => self.counters.hits += 1,
+            None => self.counters.misses += 1,
+        }
+        found
+    }
+
+    fn put(&mut self, key: &Key<'_>, ready: Ready) {
+        let (Some(name), endpoint) = (fit::<NAME_BYTES>(key.name), fit_prefix::<ENDPOINT_BYTES>(key.endpoint)) else {
+            return;
+        };
+        *self.clock += 1;
+        let stored_at = *self.clock;
+        let set = self.set(key);
+        let same = set.iter().position(|entry| key.matches(entry));
+        let free = set.iter().position(|entry| !entry.used);
+        let oldest = set.iter().enumerate().min_by_key(|(_, entry)| entry.stored_at).map(|(at, _)| at);
+        let evicts = same.is_none() && free.is_none();
+        let Some(slot) = same.or(free).or(oldest).and_then(|at| set.get_mut(at)) else { return };
+        *slot = Entry {
+            used: true,
+            name_length: key.name.len() as u8,
+            endpoint_length: endpoint.1 as u8,
+            database: key.database,
+            endpoint_hash: key.endpoint_hash,
+            stored_at,
+            ready,
+            name,
+            endpoint: endpoint.0,
+        };
+        self.counters.evictions += u64::from(evicts);
+    }
+
+    fn remove(&mut self, doomed: impl Fn(&Entry) -> bool) {
+        let mut removed = 0;
+        for entry in self.entries.iter_mut().filter(|entry| entry.used && doomed(entry)) {
+            *entry = EMPTY;
+            removed += 1;
+        }
+        self.counters.evictions += removed;
+    }
+}
+
+fn fit<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let mut bytes = [0; N];
+    bytes.get_mut(..text.len())?.copy_from_slice(text.as_bytes());
+    Some(bytes)
+}
+
+fn fit_prefix<const N: usize>(text: &str) -> ([u8; N], usize) {
+    let mut end = text.len().min(N);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    let kept = text.get(..end).unwrap_or_default();
+    (fit(kept).unwrap_or([0; N]), kept.len())
+}
+
+fn hash(value: impl Hash) -> u64 {
+    // Keyed with constants: every backend must find what another one stored.
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
+}
+
+fn database() -> u32 {
+    // SAFETY: a plain read of a process-local variable on the main thread.
+    unsafe { pg_sys::MyDatabaseId }.to_u32()
+}
+
+/// The entry of a physical bucket of this database, counted as a hit or a miss.
+pub fn get(endpoint: &str, name: &str) -> Option<Ready> {
+    with_table(Access::Write, |table| table.get(&Key::new(endpoint, name)))
+}
+
+/// Stores what was recorded of a physical bucket.
+pub fn put(endpoint: &str, name: &str, ready: Ready) {
+    with_table(Access::Write, |table| table.put(&Key::new(endpoint, name), ready));
+}
+
+/// Counts one provisioning.
+pub fn count_provisioning() {
+    with_table(Access::Write, |table| table.counters.provisionings += 1);
+}
+
+/// Forgets a physical bucket of this database at every endpoint.
+pub fn evict(name: &str) {
+    let database = database();
+    with_table(Access::Write, |table| table.remove(|entry| entry.database == database && entry.name_text() == name));
+}
+
+/// Forgets everything of this database.
+pub fn clear() {
+    let database = database();
+    with_table(Access::Write, |table| table.remove(|entry| entry.database == database));
+}
+
+/// Whether the table is shared, its capacity, the entries of this database, and the counters.
+pub fn statistics() -> (bool, usize, usize, Counters) {
+    let database = database();
+    with_table(Access::Read, |table| {
+        let entries = table.entries.iter().filter(|entry| entry.used && entry.database == database).count();
+        (preload::preloaded(), table.entries.len(), entries, *table.counters)
+    })
+}
+
+/// Name, endpoint and knowledge of each entry of this database.
+pub fn entries() -> Vec<(String, String, Ready)> {
+    let database = database();
+    with_table(Access::Read, |table| {
+        table
+            .entries
+            .iter()
+            .filter(|entry| entry.used && entry.database == database)
+            .map(|entry| (entry.name_text().to_owned(), entry.endpoint_text().to_owned(), entry.ready))
+            .collect()
+    })
+}
+
+enum Access {
+    Read,
+    Write,
+}
+
+/// Start of the shared table; entries follow it.
+#[repr(C)]
+struct Shared {
+    lock: *mut pg_sys::LWLock,
+    counters: Counters,
+    clock: u64,
+    capacity: usize,
+}
+
+static SHARED: AtomicPtr<Shared> = AtomicPtr::new(std::ptr::null_mut());
+
+thread_local! {
+    static PRIVATE: RefCell<(Counters, u64, Vec<Entry>)> = const { RefCell::new((
+        Counters { hits: 0, misses: 0, provisionings: 0, evictions: 0 }, 0, Vec::new(),
+    )) };
+}
+
+/// Runs `f` on the table under its lock. `f` must not call PostgreSQL: an ERROR would leave the lock held.
+fn with_table<R>(access: Access, f: impl FnOnce(&mut Table<'_>) -> R) -> R {
+    let shared = SHARED.load(Ordering::Relaxed);
+    if shared.is_null() {
+        return PRIVATE.with_borrow_mut(|(counters, clock, entries)| {
+            entries.resize(PRIVATE_ENTRIES, EMPTY);
+            f(&mut Table { counters, clock, entries })
+        });
+    }
+    let mode = match access {
+        Access::Read => pg_sys::LWLockMode::LW_SHARED,
+        Access::Write => pg_sys::LWLockMode::LW_EXCLUSIVE,
+    };
+    // SAFETY: SHARED points to a table that `startup` initialised and that lives as long as the server. The lock is held
+    // while the references exist; readers take it shared and, by the functions above, only read.
+    unsafe {
+        pg_sys::LWLockAcquire((*shared).lock, mode);
+        let entries = std::slice::from_raw_parts_mut(shared.add(1).cast::<Entry>(), (*shared).capacity);
+        let result =
+            f(&mut Table { counters: &mut (*shared).counters, clock: &mut (*shared).clock, entries });
+        pg_sys::LWLockRelease((*shared).lock);
+        result
+    }
+}
+
+const TRANCHE: &std::ffi::CStr = c"pg_storage cache";
+
+fn shared_bytes() -> usize {
+    std::mem::size_of::<Shared>() + capacity() * std::mem::size_of::<Entry>()
+}
+
+fn capacity() -> usize {
+    (guc::CACHE_ENTRIES.get().max(0) as usize).next_multiple_of(WAYS)
+}
+
+static mut PREVIOUS_REQUEST: pg_sys::shmem_request_hook_type = None;
+static mut PREVIOUS_STARTUP: pg_sys::shmem_startup_hook_type = None;
+
+/// Asks for shared memory while preloading.
+pub fn install() {
+    // SAFETY: runs once, in the postmaster, before any other process exists.
+    unsafe {
+        PREVIOUS_REQUEST = pg_sys::shmem_request_hook;
+        pg_sys::shmem_request_hook = Some(request);
+        PREVIOUS_STARTUP = pg_sys::shmem_startup_hook;
+        pg_sys::shmem_startup_hook = Some(startup);
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn request() {
+    // SAFETY: PostgreSQL calls this hook in the postmaster, when requests are allowed.
+    unsafe {
+        if let Some(previous) = PREVIOUS_REQUEST {
+            pg_sys::ffi::pg_guard_ffi_boundary(|| previous());
+        }
+        pg_sys::RequestAddinShmemSpace(shared_bytes());
+        pg_sys::RequestNamedLWLockTranche(TRANCHE.as_ptr(), 1);
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn startup() {
+    // SAFETY: PostgreSQL calls this hook when shared memory exists, under the rules of ShmemInitStruct; the memory is
+    // aligned and as large as asked for, and nobody else sees it before this function returns.
+    unsafe {
+        if let Some(previous) = PREVIOUS_STARTUP {
+            pg_sys::ffi::pg_guard_ffi_boundary(|| previous());
+        }
+        let mut found = false;
+        let shared = pg_sys::ShmemInitStruct(TRANCHE.as_ptr(), shared_bytes(), &mut found).cast::<Shared>();
+        if !found {
+            let capacity = capacity();
+            shared.write(Shared {
+                lock: &raw mut (*pg_sys::GetNamedLWLockTranche(TRANCHE.as_ptr())).lock,
+                counters: Counters::default(),
+                clock: 0,
+                capacity,
+            });
+            let entries = shared.add(1).cast::<Entry>();
+            for at in 0..capacity {
+                entries.add(at).write(EMPTY);
+            }
+        }
+        SHARED.store(shared, Ordering::Relaxed);
+    }
+}
+
+thread_local! {
+    /// Physical buckets to forget when this transaction commits.
+    static DOOMED: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+    static REGISTERED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// Forgets a physical bucket when the transaction commits, because only then others see what changed.
+pub fn evict_at_commit(name: &str) {
+    if !REGISTERED.replace(true) {
+        // SAFETY: a static callback, registered once for the life of the process, on the main thread.
+        unsafe { pg_sys::RegisterXactCallback(Some(at_transaction_end), std::ptr::null_mut()) };
+    }
+    DOOMED.with_borrow_mut(|doomed| doomed.push(name.to_owned()));
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn at_transaction_end(event: pg_sys::XactEvent::Type, _arg: *mut std::ffi::c_void) {
+    use pg_sys::XactEvent::{XACT_EVENT_ABORT, XACT_EVENT_COMMIT, XACT_EVENT_PREPARE};
+    match event {
+        // A prepared transaction commits in another session. Forgetting early is harmless, forgetting never is not.
+        XACT_EVENT_COMMIT | XACT_EVENT_PREPARE => {
+            for name in DOOMED.take() {
+                evict(&name);
+            }
+        }
+        XACT_EVENT_ABORT => drop(DOOMED.take()),
+        _ => {}
+    }
+}

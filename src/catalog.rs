@@ -1,0 +1,138 @@
+//! Statements over our tables: as the caller, under the caller's policies, or as the owner, for one statement.
+
+#![allow(unsafe_code)]
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+use pgrx::datum::DatumWithOid;
+use pgrx::prelude::*;
+use pgrx::spi::{OwnedPreparedStatement, PreparedStatement, SpiTupleTable};
+
+use crate::error::{Failure, Result};
+
+thread_local! {
+    /// Plans are kept for the session; PostgreSQL plans again when a table, a policy or the role changes.
+    static PLANS: RefCell<HashMap<&'static str, OwnedPreparedStatement>> = RefCell::new(HashMap::new());
+}
+
+/// Runs a query that changes nothing, as the caller, and reads its rows. Assigns no transaction id, so it works on a standby.
+pub fn read<T>(
+    query: &'static str,
+    arguments: &[DatumWithOid<'_>],
+    rows: impl FnOnce(SpiTupleTable<'_>) -> Result<T>,
+) -> Result<T> {
+    Spi::connect(|client| {
+        keep(query, || client.prepare(query, &types(arguments)))?;
+        let table = PLANS.with_borrow(|plans| plans.get(query).map(|plan| client.select(plan, None, arguments)));
+        rows(table.ok_or_else(|| Failure::internal("a prepared plan is missing"))??)
+    })
+}
+
+/// Runs a statement that may write, as the caller, and reads its rows.
+pub fn write<T>(
+    query: &'static str,
+    arguments: &[DatumWithOid<'_>],
+    rows: impl FnOnce(SpiTupleTable<'_>) -> Result<T>,
+) -> Result<T> {
+    Spi::connect_mut(|client| {
+        keep(query, || client.prepare_mut(query, &types(arguments)))?;
+        let table = PLANS.with_borrow(|plans| plans.get(query).map(|plan| client.update(plan, None, arguments)));
+        rows(table.ok_or_else(|| Failure::internal("a prepared plan is missing"))??)
+    })
+}
+
+/// Calls a function of `storage_private` as the owner and ignores what it returns.
+pub fn run_as_owner(query: &'static str, arguments: &[DatumWithOid<'_>]) -> Result<()> {
+    as_owner(|| write(query, arguments, |_| Ok(())))
+}
+
+fn types(arguments: &[DatumWithOid<'_>]) -> Vec<PgOid> {
+    arguments.iter().map(|argument| PgOid::from(argument.oid())).collect()
+}
+
+fn keep<'conn>(
+    query: &'static str,
+    prepare: impl FnOnce() -> pgrx::spi::Result<PreparedStatement<'conn>>,
+) -> Result<()> {
+    if !PLANS.with_borrow(|plans| plans.contains_key(query)) {
+        let plan = prepare()?.keep();
+        PLANS.with_borrow_mut(|plans| plans.insert(query, plan));
+    }
+    Ok(())
+}
+
+/// Runs `statement` with the rights of the owner of our tables, the way PostgreSQL's referential triggers do.
+///
+/// What runs inside is a call of a function of `storage_private` whose search_path is pinned, and nothing that a caller
+/// may have supplied.
+pub fn as_owner<T>(statement: impl FnOnce() -> Result<T>) -> Result<T> {
+    let owner = owner()?;
+    let _restored = Identity::assume(owner);
+    statement()
+}
+
+/// The identity to go back to; restored also when an ERROR unwinds.
+struct Identity {
+    user: pg_sys::Oid,
+    context: i32,
+}
+
+impl Identity {
+    fn assume(owner: pg_sys::Oid) -> Self {
+        let mut before = Self { user: pg_sys::InvalidOid, context: 0 };
+        // SAFETY: both calls only touch process-local variables; LOCAL_USERID_CHANGE forbids SET ROLE meanwhile, and
+        // NOFORCE_RLS lets the owner past policies that are forced on its own tables.
+        unsafe {
+            pg_sys::GetUserIdAndSecContext(&raw mut before.user, &raw mut before.context);
+            let context = before.context | (pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_NOFORCE_RLS) as i32;
+            pg_sys::SetUserIdAndSecContext(owner, context);
+        }
+        before
+    }
+}
+
+impl Drop for Identity {
+    fn drop(&mut self) {
+        // SAFETY: restores what GetUserIdAndSecContext gave.
+        unsafe { pg_sys::SetUserIdAndSecContext(self.user, self.context) };
+    }
+}
+
+/// The owner of `storage.objects`, who is the extension's.
+fn owner() -> Result<pg_sys::Oid> {
+    // SAFETY: catalog look-ups by name with missing_ok; the tuple is read while it is held and then released.
+    unsafe {
+        let schema = pg_sys::get_namespace_oid(c"storage".as_ptr(), true);
+        let table = pg_sys::get_relname_relid(c"objects".as_ptr(), schema);
+        let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::RELOID as i32, pg_sys::Datum::from(table));
+        if tuple.is_null() {
+            return Err(Failure::internal("the table storage.objects is missing"));
+        }
+        let class = pg_sys::heap_tuple_get_struct::<pg_sys::FormData_pg_class>(tuple);
+        let owner = (*class).relowner;
+        pg_sys::ReleaseSysCache(tuple);
+        Ok(owner)
+    }
+}
+
+/// A session-level advisory lock, given back when dropped: at the end of the network call it guards, not at commit.
+pub struct SessionLock(i64);
+
+impl SessionLock {
+    /// Waits for the lock under PostgreSQL's rules.
+    pub fn acquire(key: i64) -> Self {
+        // SAFETY: a built-in function of one bigint that returns void.
+        unsafe { pgrx::direct_function_call_as_datum(pg_sys::pg_advisory_lock_int8, &[key.into_datum()]) };
+        Self(key)
+    }
+}
+
+impl Drop for SessionLock {
+    fn drop(&mut self) {
+        // SAFETY: as above; releasing a session lock needs no transaction and is allowed while an ERROR unwinds.
+        unsafe {
+            pgrx::direct_function_call_as_datum(pg_sys::pg_advisory_unlock_int8, &[self.0.into_datum()]);
+        }
+    }
+}

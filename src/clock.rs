@@ -1,0 +1,65 @@
+//! Time by the wall clock. Transaction time would let an expiry begin before the call that asks for it.
+
+#![allow(unsafe_code)]
+
+use pg_storage_core::error::{Invalid, Token};
+use pg_storage_core::lifetime::check_expiry;
+use pg_storage_core::presign::Timestamp;
+use pgrx::datum::{Interval, TimestampWithTimeZone};
+use pgrx::pg_sys;
+
+use crate::error::{Failure, Result};
+
+/// Seconds from the Unix epoch to PostgreSQL's.
+const POSTGRES_EPOCH: i64 = 946_684_800;
+const MICROS: i64 = 1_000_000;
+
+/// A moment, in PostgreSQL's microseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Moment(i64);
+
+impl Moment {
+    /// Now.
+    pub fn now() -> Self {
+        // SAFETY: reads the clock.
+        Self(unsafe { pg_sys::GetCurrentTimestamp() })
+    }
+
+    /// The moment a column holds.
+    pub fn of(column: TimestampWithTimeZone) -> Self {
+        Self(column.into())
+    }
+
+    /// This moment and `seconds` more.
+    pub fn plus(self, seconds: u32) -> Self {
+        Self(self.0.saturating_add(i64::from(seconds) * MICROS))
+    }
+
+    /// Whole seconds until `later`, at least 0.
+    pub fn seconds_until(self, later: Self) -> u32 {
+        u32::try_from((later.0 - self.0) / MICROS).unwrap_or(0)
+    }
+
+    /// As signatures spell it.
+    pub fn signing(self) -> Timestamp {
+        Timestamp::from_unix(self.unix())
+    }
+
+    /// Seconds since 1970.
+    pub fn unix(self) -> i64 {
+        self.0.div_euclid(MICROS) + POSTGRES_EPOCH
+    }
+
+    /// For a column.
+    pub fn column(self) -> Result<TimestampWithTimeZone> {
+        TimestampWithTimeZone::try_from(self.0).map_err(|_| Failure::internal("the clock is outside PostgreSQL's range"))
+    }
+}
+
+/// The lifetime in seconds that an interval asks for.
+pub fn lifetime(asked: &Interval) -> std::result::Result<u32, Invalid> {
+    let seconds = asked.as_micros() / i128::from(MICROS);
+    i64::try_from(seconds)
+        .map_err(|_| Invalid::new(Token::InvalidExpiry, "a URL lives between 1 second and 7 days"))
+        .and_then(check_expiry)
+}

@@ -1,0 +1,202 @@
+//! The settings as one valid whole, made again when any of them changes.
+
+use std::cell::RefCell;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use pg_storage_core::endpoint::Endpoint;
+use pg_storage_core::error::Token;
+use pg_storage_core::origin::Origin;
+use pg_storage_core::physical::{BucketPrefix, KeyPrefix};
+use pg_storage_core::presign::{Credentials, Secret, Target};
+use pg_storage_store::{CredentialSource, StoreConfig};
+
+use crate::error::{Failure, Result};
+use crate::guc::{self, BucketLayout};
+use crate::worker::local_store;
+
+/// Which physical bucket a logical one uses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// Minted by the server.
+    Minted(BucketLayout),
+    /// One that exists, given by name; nothing is created or configured there.
+    Fixed(String),
+}
+
+/// The settings, validated together.
+#[derive(Debug)]
+pub struct Config {
+    /// How the server reaches the store.
+    pub store: StoreConfig,
+    /// The endpoint as text: the key under which facts about the store are kept.
+    pub endpoint: String,
+    /// Where presigned URLs point.
+    pub public: Target,
+    /// Base of unsigned URLs, when it is not the public endpoint.
+    pub public_url_base: Option<Endpoint>,
+    /// First part of minted names; `None` when it is missing, which only provisioning minds.
+    pub prefix: Option<BucketPrefix>,
+    /// Which physical bucket a logical one uses.
+    pub layout: Layout,
+    /// First part of every key in the fixed bucket.
+    pub key_prefix: KeyPrefix,
+    /// CORS origins of buckets that name none.
+    pub origins: Vec<Origin>,
+    /// Whether this is the local store.
+    pub local: bool,
+}
+
+/// What a configuration was made from; a difference makes it stale.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    epoch: u64,
+    local_port: u16,
+}
+
+/// The stamp of now.
+pub fn stamp() -> Stamp {
+    Stamp { epoch: guc::epoch(), local_port: local_store::port() }
+}
+
+thread_local! {
+    static CURRENT: RefCell<Option<(Stamp, Rc<Config>)>> = const { RefCell::new(None) };
+}
+
+/// The configuration of now.
+///
+/// # Errors
+/// `NOT_CONFIGURED` naming the setting that is missing or wrong; `STORE_UNAVAILABLE` while the local store starts.
+pub fn current() -> Result<Rc<Config>> {
+    let now = stamp();
+    if let Some(config) = CURRENT.with_borrow(|kept| kept.as_ref().filter(|(at, _)| *at == now).map(|(_, c)| c.clone())) {
+        return Ok(config);
+    }
+    let config = Rc::new(build()?);
+    // Waiting for the local store may have moved the stamp.
+    CURRENT.set(Some((stamp(), config.clone())));
+    Ok(config)
+}
+
+fn build() -> Result<Config> {
+    let from_environment = guc::text(&guc::ENDPOINT).is_none();
+    match guc::text(&guc::ENDPOINT).or_else(|| environment("S3_ENDPOINT")) {
+        Some(endpoint) => remote(&endpoint, from_environment),
+        None => local(),
+    }
+}
+
+fn remote(endpoint: &str, from_environment: bool) -> Result<Config> {
+    let endpoint = Endpoint::parse(endpoint).map_err(|reason| Failure::setting("endpoint", &format!("is not valid: {reason}")))?;
+    let flag = |setting: bool, variable: &str| match environment(variable).filter(|_| from_environment) {
+        Some(value) => matches!(value.to_ascii_lowercase().as_str(), "1" | "true" | "on" | "yes"),
+        None => setting,
+    };
+    let insecure = flag(guc::ALLOW_INSECURE.get(), "S3_INSECURE");
+    let path_style = flag(guc::FORCE_PATH_STYLE.get(), "S3_FORCE_PATH_STYLE");
+    refuse_plain_http("endpoint", &endpoint, insecure)?;
+    let region = guc::text(&guc::REGION).or_else(|| environment("S3_REGION")).ok_or_else(|| Failure::setting("region", "is not set"))?;
+    assemble(endpoint, region, path_style, credentials()?, insecure, false)
+}
+
+fn local() -> Result<Config> {
+    let access = local_store::access()?;
+    let endpoint = Endpoint::parse(&format!("http://127.0.0.1:{}", access.port)).map_err(Failure::internal)?;
+    let region = guc::text(&guc::REGION).unwrap_or_else(|| local_store::REGION.to_owned());
+    assemble(endpoint, region, true, CredentialSource::Static(access.credentials), false, true)
+}
+
+fn assemble(
+    endpoint: Endpoint,
+    region: String,
+    path_style: bool,
+    credentials: CredentialSource,
+    insecure: bool,
+    local: bool,
+) -> Result<Config> {
+    let public = match guc::text(&guc::PUBLIC_ENDPOINT) {
+        None => endpoint.clone(),
+        Some(text) => {
+            let public = Endpoint::parse(&text)
+                .map_err(|reason| Failure::setting("public_endpoint", &format!("is not valid: {reason}")))?;
+            refuse_plain_http("public_endpoint", &public, insecure)?;
+            public
+        }
+    };
+    let wrong = |setting: &'static str| move |reason: String| Failure::setting(setting, &format!("is not valid: {reason}"));
+    let public_url_base =
+        guc::text(&guc::PUBLIC_URL_BASE).map(|text| Endpoint::parse(&text)).transpose().map_err(wrong("public_url_base"))?;
+    let prefix = guc::text(&guc::BUCKET_PREFIX)
+        .or_else(|| local.then(|| "local".to_owned()))
+        .map(|text| BucketPrefix::parse(&text))
+        .transpose()
+        .map_err(wrong("bucket_prefix"))?;
+    let key_prefix = KeyPrefix::parse(&guc::text(&guc::KEY_PREFIX).unwrap_or_default()).map_err(wrong("key_prefix"))?;
+    // Pages under development come from localhost; a real store has no such guess.
+    let list = guc::text(&guc::ALLOWED_ORIGINS)
+        .unwrap_or_else(|| if local { "http://localhost:*,http://127.0.0.1:*".to_owned() } else { String::new() });
+    let origins = guc::parse_origins(&list).map_err(wrong("allowed_origins"))?;
+    Ok(Config {
+        endpoint: endpoint.to_string(),
+        public: Target::new(&public, &region, path_style),
+        public_url_base,
+        prefix,
+        layout: guc::text(&guc::FIXED_BUCKET)
+            .map_or_else(|| Layout::Minted(guc::BUCKET_LAYOUT.get()), Layout::Fixed),
+        key_prefix,
+        origins,
+        local,
+        store: StoreConfig {
+            endpoint,
+            region,
+            path_style,
+            credentials,
+            connect_timeout: milliseconds(guc::CONNECT_TIMEOUT.get()),
+            request_timeout: milliseconds(guc::REQUEST_TIMEOUT.get()),
+            max_attempts: guc::MAX_ATTEMPTS.get().unsigned_abs(),
+        },
+    })
+}
+
+fn refuse_plain_http(setting: &str, endpoint: &Endpoint, insecure: bool) -> Result<()> {
+    if endpoint.is_plain_http() && !endpoint.is_loopback() && !insecure {
+        return Err(Failure::new(Token::NotConfigured, format!("pg_storage.{setting} is http beyond loopback"))
+            .detail(format!("{setting} is {endpoint}."))
+            .hint("Use https. pg_storage.allow_insecure permits http in a network where nobody listens."));
+    }
+    Ok(())
+}
+
+/// Settings first, then the environment of the server process, then the AWS default chain.
+fn credentials() -> Result<CredentialSource> {
+    let id = guc::text(&guc::ACCESS_KEY_ID);
+    let secret = guc::text(&guc::SECRET_ACCESS_KEY);
+    let profile = guc::text(&guc::PROFILE);
+    let credentials_file = guc::text(&guc::CREDENTIALS_FILE).map(PathBuf::from);
+    match (id, secret) {
+        (Some(id), Some(secret)) => return Ok(fixed(id, secret)),
+        (Some(_), None) => return Err(Failure::setting("secret_access_key", "is not set, but access_key_id is")),
+        (None, Some(_)) => return Err(Failure::setting("access_key_id", "is not set, but secret_access_key is")),
+        (None, None) => {}
+    }
+    if profile.is_none()
+        && credentials_file.is_none()
+        && let (Some(id), Some(secret)) = (environment("S3_ACCESS_KEY_ID"), environment("S3_SECRET_ACCESS_KEY"))
+    {
+        return Ok(fixed(id, secret));
+    }
+    Ok(CredentialSource::DefaultChain { profile, credentials_file })
+}
+
+fn fixed(access_key_id: String, secret: String) -> CredentialSource {
+    CredentialSource::Static(Credentials { access_key_id, secret_access_key: Secret::new(secret), session_token: None })
+}
+
+fn environment(variable: &str) -> Option<String> {
+    std::env::var(variable).ok().filter(|value| !value.is_empty())
+}
+
+fn milliseconds(setting: i32) -> Duration {
+    Duration::from_millis(setting.unsigned_abs().into())
+}

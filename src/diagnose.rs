@@ -1,0 +1,222 @@
+//! `storage.check()`: what is configured, what can be reached, and what the store was seen to enforce.
+
+use pg_storage_store::probe::{Capabilities, Support};
+use pg_storage_store::{CredentialSource, Store};
+
+use crate::config::{self, Config, Layout};
+use crate::error::{Failure, Result};
+use crate::{catalog, preload, provision, session};
+
+/// Whether a finding needs anybody.
+#[derive(Clone, Copy)]
+enum Level {
+    Ok,
+    Warn,
+    Fail,
+}
+
+/// Name, status, detail and hint of one finding.
+pub type Finding = (String, String, Option<String>, Option<String>);
+
+fn finding(name: &str, level: Level, detail: impl Into<String>, hint: Option<&str>) -> Finding {
+    let status = match level {
+        Level::Ok => "ok",
+        Level::Warn => "warn",
+        Level::Fail => "fail",
+    };
+    (name.to_owned(), status.to_owned(), Some(detail.into()), hint.map(str::to_owned))
+}
+
+fn failed(name: &str, failure: &Failure) -> Finding {
+    let detail = failure.details().map_or_else(|| failure.summary(), |detail| format!("{} ({detail})", failure.summary()));
+    finding(name, Level::Fail, detail, failure.advice())
+}
+
+/// Everything there is to say. Never fails; what cannot be examined is a finding too.
+pub fn run() -> Vec<Finding> {
+    let mut findings = vec![preloaded()];
+    let config = match config::current() {
+        Ok(config) => config,
+        Err(failure) => {
+            findings.push(failed("settings", &failure));
+            return findings;
+        }
+    };
+    findings.push(settings(&config));
+    findings.push(naming(&config));
+    match credentials(&config) {
+        Ok(found) => findings.push(found),
+        Err(failure) => {
+            findings.push(failed("credentials", &failure));
+            return findings;
+        }
+    }
+    match reach(&config) {
+        Ok(found) => findings.extend(found),
+        Err(failure) => {
+            findings.push(failed("store", &failure));
+            return findings;
+        }
+    }
+    match physical_bucket(&config) {
+        Ok(Some(physical)) => findings.extend(capabilities(&config, &physical)),
+        Ok(None) => findings.push(finding(
+            "capabilities",
+            Level::Warn,
+            "Not tried: no physical bucket exists yet.",
+            Some("The first upload, or storage.provision_bucket(), makes one and tries the store out in it."),
+        )),
+        Err(failure) => findings.push(failed("capabilities", &failure)),
+    }
+    findings
+}
+
+fn preloaded() -> Finding {
+    if preload::preloaded() {
+        finding("preload", Level::Ok, "The library is preloaded: the cache is shared by all sessions.", None)
+    } else {
+        finding(
+            "preload",
+            Level::Warn,
+            "The library is not preloaded: every session has a cache of its own, and there is no local store.",
+            Some("Add pg_storage to shared_preload_libraries and restart."),
+        )
+    }
+}
+
+fn settings(config: &Config) -> Finding {
+    let kind = if config.local { "the local store" } else { "a remote store" };
+    let style = if config.store.path_style { "path" } else { "virtual-host" };
+    finding("settings", Level::Ok, format!("{} ({kind}), region {}, {style} style.", config.endpoint, config.store.region), None)
+}
+
+fn naming(config: &Config) -> Finding {
+    match (&config.layout, &config.prefix) {
+        (Layout::Fixed(bucket), _) => finding(
+            "layout",
+            Level::Ok,
+            format!("Everything goes to the existing bucket {bucket}, below '{}'.", config.key_prefix.as_str()),
+            Some("Set there yourself: CORS for your origins, public read for '{key_prefix}public/', expiry of a day for '{key_prefix}temp/', and the end of incomplete multipart uploads."),
+        ),
+        (Layout::Minted(layout), Some(prefix)) => {
+            finding("layout", Level::Ok, format!("Bucket names begin with '{}'; layout {layout:?}.", prefix.as_str()), None)
+        }
+        (Layout::Minted(_), None) => {
+            failed("layout", &Failure::setting("bucket_prefix", "is not set"))
+        }
+    }
+}
+
+fn credentials(config: &Config) -> Result<Finding> {
+    let (_, ends) = session::credentials(config)?;
+    let source = match config.store.credentials {
+        CredentialSource::Static(_) if config.local => "Generated for the local store.",
+        CredentialSource::Static(_) => "Given by settings or environment.",
+        CredentialSource::DefaultChain { .. } if ends.is_some() => "Temporary, from the AWS default chain.",
+        CredentialSource::DefaultChain { .. } => "From the AWS default chain.",
+    };
+    Ok(finding("credentials", Level::Ok, source, None))
+}
+
+/// Seconds by which clocks may differ before signatures are at risk; S3 refuses at 900.
+const TOLERABLE_SKEW: i64 = 60;
+
+fn reach(config: &Config) -> Result<Vec<Finding>> {
+    let asked = crate::clock::Moment::now().unix();
+    let time = session::call(config, |store| async move { store.server_time().await })?;
+    let mut findings = vec![finding("store", Level::Ok, format!("{} answers.", config.endpoint), None)];
+    findings.push(match time {
+        Some(time) => {
+            let skew = time - asked;
+            let detail = format!("The store's clock differs by {skew} s.");
+            if skew.abs() <= TOLERABLE_SKEW {
+                finding("clock", Level::Ok, detail, None)
+            } else {
+                finding("clock", Level::Fail, detail, Some("Keep both clocks by NTP: stores refuse signatures that are 15 minutes off."))
+            }
+        }
+        None => finding("clock", Level::Warn, "The store does not tell its time.", None),
+    });
+    Ok(findings)
+}
+
+/// A bucket to try things out in.
+fn physical_bucket(config: &Config) -> Result<Option<String>> {
+    if let Layout::Fixed(bucket) = &config.layout {
+        let (store, name) = (session::store(config)?, bucket.clone());
+        let exists = crate::wait::until(async move { store.head_bucket(&name).await })??;
+        return if exists {
+            Ok(Some(bucket.clone()))
+        } else {
+            Err(Failure::setting("fixed_bucket", "names a bucket that the store does not have"))
+        };
+    }
+    catalog::as_owner(|| {
+        catalog::read("SELECT storage_private.some_physical_bucket($1)", &[config.endpoint.as_str().into()], |rows| {
+            Ok(rows.first().get_one()?)
+        })
+    })
+}
+
+fn capabilities(config: &Config, physical: &str) -> Vec<Finding> {
+    let found = match provision::try_out(config, physical) {
+        Ok(found) => found,
+        Err(failure) => return vec![failed("capabilities", &failure)],
+    };
+    let mut findings = describe(&found);
+    if !preload::read_only()
+        && let Err(failure) = provision::record_capabilities(config, &found)
+    {
+        findings.push(failed("capabilities", &failure));
+    }
+    findings
+}
+
+fn describe(found: &Capabilities) -> Vec<Finding> {
+    let path = if found.direct() {
+        "Uploads with a declared hash go straight to their final key."
+    } else {
+        "Uploads are staged; confirming reads and copies them."
+    };
+    let mut findings = vec![finding("upload_path", Level::Ok, path, None)];
+    let optional = [
+        ("wrong_checksum", found.checksum, "A body with another SHA-256 than signed"),
+        ("create_only", found.create_only, "A second PUT to a key with If-None-Match: *"),
+        ("copy_source_if_match", found.copy_source_if_match, "A copy whose source has changed"),
+    ];
+    for (name, support, what) in optional {
+        let (level, hint) = match support {
+            Support::Enforced => (Level::Ok, None),
+            _ => (Level::Warn, Some("Nothing rests on it: pg_storage stages uploads and looks before and after instead.")),
+        };
+        findings.push(finding(name, level, format!("{what}: {}.", words(support)), hint));
+    }
+    let required = [
+        ("wrong_length", found.length, "A body with another length than signed"),
+        ("expired_url", found.expiry, "An expired URL"),
+        ("tampered_url", found.tampering, "A URL that was changed"),
+    ];
+    for (name, support, what) in required {
+        let (level, hint) = match support {
+            Support::Enforced => (Level::Ok, None),
+            _ => (Level::Fail, Some("Do not use this store: it does not check what presigned URLs permit.")),
+        };
+        findings.push(finding(name, level, format!("{what}: {}.", words(support)), hint));
+    }
+    let (level, detail) = if found.head_checksum {
+        (Level::Ok, "HEAD gives the SHA-256.")
+    } else {
+        (Level::Warn, "HEAD gives no SHA-256.")
+    };
+    findings.push(finding("head_checksum", level, detail, None));
+    findings
+}
+
+fn words(support: Support) -> &'static str {
+    match support {
+        Support::Enforced => "refused",
+        Support::Ignored => "accepted",
+        Support::Racy => "refused in a row, but not among concurrent writers",
+        Support::Refused => "the store does not know the request",
+    }
+}

@@ -1,0 +1,56 @@
+//! Who the caller is, as far as the claims say.
+
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, CString};
+
+use pg_storage_core::error::Token;
+use pgrx::pg_sys;
+
+use crate::error::{Failure, Result};
+use crate::guc;
+
+/// The caller's user id.
+pub fn user() -> String {
+    claim(&guc::USER_ID_SETTING, "sub").unwrap_or_else(role_name)
+}
+
+/// The caller's tenant.
+pub fn tenant() -> Result<String> {
+    claim(&guc::TENANT_ID_SETTING, "tenant_id").or_else(|| guc::text(&guc::DEFAULT_TENANT)).ok_or_else(|| {
+        Failure::new(Token::TenantRequired, "the caller has no tenant")
+            .detail("Neither the claims nor pg_storage.default_tenant name one.")
+            .hint("Set the claim named by pg_storage.tenant_id_setting, or pg_storage.default_tenant.")
+    })
+}
+
+/// The value of the setting named by `setting`, else `member` of the JSON in request.jwt.claims.
+fn claim(setting: &'static pgrx::GucSetting<Option<CString>>, member: &str) -> Option<String> {
+    guc::text(setting).and_then(|name| current_setting(&name)).or_else(|| {
+        let claims = current_setting("request.jwt.claims")?;
+        match serde_json::from_str::<serde_json::Value>(&claims).ok()?.get(member)? {
+            serde_json::Value::String(text) if !text.is_empty() => Some(text.clone()),
+            serde_json::Value::Number(number) => Some(number.to_string()),
+            _ => None,
+        }
+    })
+}
+
+/// The value of a setting of any name; missing and empty are `None`.
+fn current_setting(name: &str) -> Option<String> {
+    let name = CString::new(name).ok()?;
+    // SAFETY: a C string in, a C string or null out (missing_ok), copied before anything else runs.
+    let value = unsafe {
+        let value = pg_sys::GetConfigOptionByName(name.as_ptr(), std::ptr::null_mut(), true);
+        if value.is_null() {
+            return None;
+        }
+        CStr::from_ptr(value).to_str().ok()?.to_owned()
+    };
+    Some(value).filter(|value| !value.is_empty())
+}
+
+fn role_name() -> String {
+    // SAFETY: the current user's id always names a role; with noerr = false the result is never null.
+    unsafe { CStr::from_ptr(pg_sys::GetUserNameFromId(pg_sys::GetUserId(), false)) }.to_string_lossy().into_owned()
+}

@@ -1,0 +1,77 @@
+//! `pg_storage`: object storage as SQL. The map of the house.
+//!
+//! SQL is the public face (`sql/`), Rust the private hands:
+//!
+//! - [`api`]: what SQL calls; thin
+//! - [`upload`], [`download`], [`provision`], [`maintenance`], [`diagnose`]: one room for each thing users do
+//! - [`bucket`], [`catalog`], [`identity`], [`clock`]: rows, statements and who runs them, the caller, the time
+//! - [`guc`], [`config`], [`session`]: settings, the same as one valid whole, and the client and signer made from them
+//! - [`cache`]: which physical buckets are known to be ready
+//! - [`wait`]: the only way to the network
+//! - [`worker`]: background workers
+//! - [`preload`], [`error`]: how we were loaded, and how failures are told
+//!
+//! Pure rules live in `pg_storage_core`, talking to stores in `pg_storage_store`, serving S3 in `pg_storage_gateway`.
+
+use pgrx::prelude::*;
+
+mod api;
+mod bucket;
+mod cache;
+mod catalog;
+mod clock;
+mod config;
+mod diagnose;
+mod download;
+mod error;
+mod guc;
+mod identity;
+mod maintenance;
+mod preload;
+mod provision;
+mod session;
+mod upload;
+mod wait;
+mod worker;
+
+#[cfg(any(test, feature = "pg_test"))]
+#[path = "../pgrx-tests/mod.rs"]
+mod pgrx_tests;
+
+pgrx::pg_module_magic!(name, version);
+
+extension_sql_file!("../sql/00_types.sql", name = "types", bootstrap);
+extension_sql_file!("../sql/05_identity.sql", name = "identity", requires = [api]);
+extension_sql_file!("../sql/10_tables.sql", name = "tables", requires = ["identity"]);
+extension_sql_file!("../sql/25_settlement.sql", name = "settlement", requires = ["tables"]);
+extension_sql_file!("../sql/28_provisioning.sql", name = "provisioning", requires = ["settlement"]);
+extension_sql_file!("../sql/20_rules.sql", name = "rules", requires = ["provisioning"]);
+extension_sql_file!("../sql/30_policies.sql", name = "policies", requires = ["rules"]);
+extension_sql_file!("../sql/40_api.sql", name = "public_api", requires = ["policies"]);
+extension_sql_file!("../sql/45_maintenance.sql", name = "maintenance", requires = ["public_api"]);
+extension_sql_file!("../sql/50_operations.sql", name = "operations", requires = ["maintenance"]);
+extension_sql_file!("../sql/90_privileges.sql", name = "privileges", finalize);
+
+/// Called by PostgreSQL when the library is loaded. Starts nothing: no thread, runtime or socket may exist before fork.
+#[allow(non_snake_case)]
+#[pg_guard]
+pub extern "C-unwind" fn _PG_init() {
+    let preloading = preload::note();
+    guc::define(preloading);
+    if preloading && !preload::binary_upgrade() {
+        cache::install();
+        worker::local_store::install();
+    }
+}
+
+/// What `cargo pgrx test` asks of a crate.
+#[cfg(test)]
+pub mod pg_test {
+    /// Runs once before the tests.
+    pub fn setup(_options: Vec<&str>) {}
+
+    /// Settings the test server needs.
+    pub fn postgresql_conf_options() -> Vec<&'static str> {
+        vec!["shared_preload_libraries = 'pg_storage'"]
+    }
+}

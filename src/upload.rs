@@ -1,0 +1,441 @@
+//! Uploads: admitted, opened, confirmed, aborted. The rows are SQL's; deciding, signing and asking the store are here.
+
+use std::panic::AssertUnwindSafe;
+
+use pg_storage_core::agreement;
+use pg_storage_core::content_type::{ContentType, allowed};
+use pg_storage_core::digest::Digest;
+use pg_storage_core::error::Token;
+use pg_storage_core::key::{content_key, staging_key};
+use pg_storage_core::name::Filename;
+use pg_storage_core::path::FilePath;
+use pg_storage_core::presign::{Method, Presign};
+use pg_storage_core::upload::{Reason, Status, signed_headers};
+use pg_storage_store::probe::Capabilities;
+use pg_storage_store::verify::{self, Expected, Finding};
+use pg_storage_store::{ErrorKind, StoreError};
+use pgrx::datum::{Interval, TimestampWithTimeZone};
+use pgrx::pg_sys::panic::CaughtError;
+use pgrx::prelude::*;
+use pgrx::{JsonB, PgTryBuilder};
+use uuid::Uuid;
+
+use crate::bucket::Bucket;
+use crate::clock::{Moment, lifetime};
+use crate::error::{Failure, OrRaise, Result};
+use crate::provision::{self, Ask};
+use crate::{cache, catalog, config, guc, session};
+
+/// What a caller says about a file to come.
+pub struct Declared<'a> {
+    /// Name of the file.
+    pub filename: &'a str,
+    /// MIME type.
+    pub content_type: &'a str,
+    /// Bytes.
+    pub size: i64,
+    /// 64 lower-case hex.
+    pub sha256: Option<&'a str>,
+    /// Path in the bucket.
+    pub path: Option<&'a str>,
+    /// Lifetime of the URL.
+    pub expires_in: Option<Interval>,
+}
+
+/// The trusted columns of an upload request.
+pub struct Admission {
+    /// Its identity.
+    pub id: Uuid,
+    /// The file it may become.
+    pub file_id: Uuid,
+    /// The bucket's tenant.
+    pub tenant: String,
+    /// The bucket in the store.
+    pub physical_name: String,
+    /// The key the URL names.
+    pub object_key: String,
+    /// Whether that key is final.
+    pub direct: bool,
+    /// Whether If-None-Match is signed.
+    pub create_only: bool,
+    /// Now.
+    pub created_at: Moment,
+    /// When URL and request end.
+    pub expires_at: Moment,
+}
+
+/// Validates what is declared against the rules and the bucket, and chooses what only the server may choose.
+pub fn admit(bucket: &Bucket, declared: Declared<'_>) -> Result<Admission> {
+    let filename = Filename::parse(declared.filename)?;
+    let content_type = ContentType::parse(declared.content_type)?;
+    check_size(bucket, declared.size)?;
+    let digest = declared.sha256.map(Digest::parse_hex).transpose()?;
+    declared.path.map(FilePath::parse).transpose()?;
+    let expires = match (&declared.expires_in, &bucket.upload_url_ttl) {
+        (Some(asked), _) => lifetime(asked)?,
+        (None, Some(usual)) => lifetime(usual)?,
+        (None, None) => guc::UPLOAD_URL_TTL.get().unsigned_abs(),
+    };
+    if !allowed(&content_type, &bucket.allowed_mime_types) {
+        return Err(Failure::new(Token::ContentTypeNotAllowed, "the bucket does not take this type")
+            .detail(format!("{} is not among {}.", content_type.as_str(), bucket.allowed_mime_types.join(", ")))
+            .hint("buckets.allowed_mime_types lists what it takes."));
+    }
+    agreement::declared_with_extension(filename.as_str(), &content_type)?;
+
+    let place = provision::ensure(bucket, Ask::Use)?;
+    let id = Uuid::new_v4();
+    let (key, direct) = match digest {
+        Some(digest) if place.ready.direct => (content_key(&bucket.tenant, &bucket.id, &digest, &id), true),
+        _ => (staging_key(&bucket.tenant, &id), false),
+    };
+    let created_at = Moment::now();
+    Ok(Admission {
+        id,
+        file_id: Uuid::new_v4(),
+        tenant: bucket.tenant.clone(),
+        physical_name: place.name,
+        object_key: format!("{}{key}", place.key_prefix),
+        direct,
+        create_only: place.ready.create_only,
+        created_at,
+        expires_at: created_at.plus(expires),
+    })
+}
+
+fn check_size(bucket: &Bucket, size: i64) -> Result<()> {
+    let server = guc::MAX_FILE_SIZE.get() as i64;
+    if size < 1 || size > server {
+        return Err(Failure::new(Token::InvalidFileSize, format!("a file has 1 to {server} bytes"))
+            .detail(format!("{size} bytes were declared."))
+            .hint("Declare the exact size; pg_storage.max_file_size is the server's limit."));
+    }
+    match bucket.max_file_size {
+        Some(limit) if size > limit => {
+            Err(Failure::new(Token::FileTooLarge, format!("the bucket takes files of at most {limit} bytes"))
+                .detail(format!("{size} bytes were declared."))
+                .hint("buckets.max_file_size is the bucket's limit."))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What the client gets.
+pub struct Ticket {
+    /// What is confirmed later.
+    pub upload_id: pgrx::Uuid,
+    /// The file to be, or that is already.
+    pub file_id: pgrx::Uuid,
+    /// URL, headers and end; `None`: no bytes are needed.
+    pub upload: Option<(String, JsonB, TimestampWithTimeZone)>,
+}
+
+/// The row of an upload request, as far as a ticket needs it.
+struct Opened {
+    id: pgrx::Uuid,
+    file_id: pgrx::Uuid,
+    physical_name: String,
+    object_key: String,
+    create_only: bool,
+    created_at: Moment,
+    expires_at: Moment,
+}
+
+/// Inserts the request as the caller, shares an object the caller can already read, or signs a URL.
+pub fn open(
+    bucket: pgrx::Uuid,
+    filename: Option<&str>,
+    content_type: Option<&str>,
+    size: Option<i64>,
+    sha256: Option<&str>,
+    path: Option<&str>,
+    metadata: JsonB,
+    expires_in: Option<Interval>,
+) -> Result<Ticket> {
+    let opened = with_forbidden_named(|| {
+        catalog::write(
+            "INSERT INTO storage.upload_requests (bucket_id, filename, content_type, size, sha256, path, metadata, expires_in)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+             RETURNING id, file_id, physical_name, object_key, create_only, created_at, expires_at",
+            &[
+                bucket.into(),
+                filename.into(),
+                content_type.into(),
+                size.into(),
+                sha256.into(),
+                path.into(),
+                metadata.into(),
+                expires_in.into(),
+            ],
+            |rows| {
+                let row = rows.first();
+                let missing = || Failure::internal("an inserted upload request has no columns");
+                Ok(Opened {
+                    id: row.get(1)?.ok_or_else(missing)?,
+                    file_id: row.get(2)?.ok_or_else(missing)?,
+                    physical_name: row.get(3)?.ok_or_else(missing)?,
+                    object_key: row.get(4)?.ok_or_else(missing)?,
+                    create_only: row.get(5)?.unwrap_or(false),
+                    created_at: Moment::of(row.get(6)?.ok_or_else(missing)?),
+                    expires_at: Moment::of(row.get(7)?.ok_or_else(missing)?),
+                })
+            },
+        )
+    })?;
+    let (content_type, size) = (content_type.unwrap_or_default(), size.unwrap_or_default());
+    if let Some(sha256) = sha256
+        && share(opened.id, bucket, sha256, size)?
+    {
+        return Ok(Ticket { upload_id: opened.id, file_id: opened.file_id, upload: None });
+    }
+    let upload = sign(&opened, &ContentType::parse(content_type)?, size.unsigned_abs(), sha256)?;
+    Ok(Ticket { upload_id: opened.id, file_id: opened.file_id, upload: Some(upload) })
+}
+
+/// PostgreSQL's own words for a refused INSERT, under our token.
+fn with_forbidden_named<T>(insert: impl FnOnce() -> Result<T>) -> Result<T> {
+    PgTryBuilder::new(AssertUnwindSafe(insert))
+        .catch_when(PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE, |error| match &error {
+            CaughtError::PostgresError(report) if !has_token(report.message()) => {
+                Err(Failure::new(Token::RbacForbidden, "you may not upload to this bucket")
+                    .detail(format!("{}.", report.message()))
+                    .hint("The INSERT policies of storage.upload_requests decide who may."))
+            }
+            _ => error.rethrow(),
+        })
+        .execute()
+}
+
+fn has_token(message: &str) -> bool {
+    message.split_once(':').is_some_and(|(word, _)| Token::ALL.iter().any(|token| token.as_str() == word))
+}
+
+/// Ends the upload over a verified object that the caller can read already; `false` when there is none.
+///
+/// Looked for as the caller: a hash somebody claims gives nothing that row-level security does not.
+fn share(upload: pgrx::Uuid, bucket: pgrx::Uuid, sha256: &str, size: i64) -> Result<bool> {
+    let candidates: Vec<pgrx::Uuid> = catalog::write(
+        "SELECT object_id FROM storage_private.shareable_objects($1, $2, $3) AS s(object_id)",
+        &[bucket.into(), sha256.into(), size.into()],
+        |rows| rows.map(|row| Ok(row.get::<pgrx::Uuid>(1)?)).filter_map(Result::transpose).collect(),
+    )?;
+    for object in candidates {
+        let shared = catalog::as_owner(|| {
+            catalog::write("SELECT storage_private.share_object($1, $2)", &[upload.into(), object.into()], |rows| {
+                Ok(rows.first().get_one::<bool>()?.unwrap_or(false))
+            })
+        })?;
+        if shared {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn sign(opened: &Opened, content_type: &ContentType, size: u64, sha256: Option<&str>) -> Result<(String, JsonB, TimestampWithTimeZone)> {
+    let digest = sha256.map(Digest::parse_hex).transpose()?;
+    let headers = signed_headers(content_type, size, digest.as_ref(), opened.create_only);
+    let borrowed: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let config = config::current()?;
+    let url = session::with_signer(&config, |signer| {
+        signer.url(
+            &Presign {
+                method: Method::Put,
+                bucket: &opened.physical_name,
+                key: &opened.object_key,
+                expires: opened.created_at.seconds_until(opened.expires_at),
+                headers: &borrowed,
+                query: &[],
+            },
+            opened.created_at.signing(),
+        )
+    })?;
+    let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), value.clone().into())).collect();
+    Ok((url, JsonB(serde_json::Value::Object(headers)), opened.expires_at.column()?))
+}
+
+/// An upload request as it is now, held against every other transition.
+struct Pending {
+    tenant: String,
+    bucket: Uuid,
+    content_type: String,
+    size: i64,
+    sha256: Option<String>,
+    physical_name: String,
+    object_key: String,
+    direct: bool,
+    status: Status,
+    expires_at: Moment,
+    check_bytes: bool,
+}
+
+/// Asks the store what arrived and settles the upload. The verdict is in the row.
+pub fn confirm(upload: pgrx::Uuid) -> Result<()> {
+    if status(upload)?.is_final() {
+        return Ok(());
+    }
+    let pending = lock(upload)?;
+    if pending.status.is_final() {
+        return Ok(());
+    }
+    if Moment::now() >= pending.expires_at {
+        return close(upload, Reason::Expired, None);
+    }
+    let (finding, key) = match examine(upload, &pending) {
+        Ok(found) => found,
+        Err(Examination::BucketGone) => {
+            cache::evict(&pending.physical_name);
+            catalog::run_as_owner("SELECT storage_private.mark_missing($1)", &[pending.physical_name.as_str().into()])?;
+            (Finding::Absent, None)
+        }
+        Err(Examination::Failed(failure)) => return Err(failure),
+    };
+    match finding {
+        Finding::Absent => catalog::run_as_owner("SELECT storage_private.note_waiting($1)", &[upload.into()]),
+        Finding::Empty => close(upload, Reason::EmptyFile, None),
+        Finding::SizeMismatch { declared, found } => {
+            close(upload, Reason::SizeMismatch, Some(format!("declared {declared} bytes, found {found}")))
+        }
+        Finding::HashMismatch { declared, found } => {
+            close(upload, Reason::HashMismatch, Some(format!("declared {}, found {}", declared.to_hex(), found.to_hex())))
+        }
+        Finding::ContentTypeMismatch { declared, found } => {
+            close(upload, Reason::ContentTypeMismatch, Some(format!("declared {declared}, found {found}")))
+        }
+        Finding::Verified { size, sha256, etag, .. } => catalog::run_as_owner(
+            "SELECT storage_private.accept_upload($1, $2, $3, $4, $5)",
+            &[
+                upload.into(),
+                key.unwrap_or(pending.object_key).into(),
+                sha256.as_bytes().as_slice().into(),
+                i64::try_from(size).map_err(|_| Failure::internal("an object is larger than any"))?.into(),
+                etag.into(),
+            ],
+        ),
+    }
+}
+
+/// Ends a pending upload. Aborting twice is no error.
+pub fn abort(upload: pgrx::Uuid) -> Result<()> {
+    status(upload)?;
+    match lock(upload)?.status {
+        Status::Requested => close(upload, Reason::Aborted, None),
+        Status::Aborted => Ok(()),
+        ended => Err(Failure::new(Token::UploadNotPending, "the upload has already ended")
+            .detail(format!("Upload {upload} is {}.", ended.as_str()))
+            .hint("Only a requested upload can be aborted; delete the file of an uploaded one.")),
+    }
+}
+
+/// The status of an upload that the caller can see.
+fn status(upload: pgrx::Uuid) -> Result<Status> {
+    let status: Option<String> = catalog::read(
+        "SELECT u.status::text FROM storage.upload_requests u WHERE u.id OPERATOR(pg_catalog.=) $1",
+        &[upload.into()],
+        |rows| if rows.is_empty() { Ok(None) } else { Ok(rows.first().get_one()?) },
+    )?;
+    let status = status.ok_or_else(|| {
+        Failure::new(Token::UploadNotFound, "no such upload")
+            .detail(format!("Asked for '{upload}'."))
+            .hint("storage.upload_requests lists your uploads.")
+    })?;
+    parse_status(&status)
+}
+
+fn parse_status(status: &str) -> Result<Status> {
+    Status::parse(status).ok_or_else(|| Failure::internal(format!("unknown upload status {status}")))
+}
+
+fn lock(upload: pgrx::Uuid) -> Result<Pending> {
+    catalog::as_owner(|| {
+        catalog::write(
+            "SELECT tenant_id, bucket_id, content_type, size, sha256, physical_name, object_key, direct, status::text,
+                    expires_at, verify_content_type
+             FROM storage_private.lock_upload($1)",
+            &[upload.into()],
+            |rows| {
+                let row = rows.first();
+                let missing = || Failure::internal(format!("upload {upload} has vanished"));
+                let bucket: pgrx::Uuid = row.get(2)?.ok_or_else(missing)?;
+                Ok(Pending {
+                    tenant: row.get(1)?.ok_or_else(missing)?,
+                    bucket: Uuid::from_bytes(*bucket.as_bytes()),
+                    content_type: row.get(3)?.ok_or_else(missing)?,
+                    size: row.get(4)?.ok_or_else(missing)?,
+                    sha256: row.get(5)?,
+                    physical_name: row.get(6)?.ok_or_else(missing)?,
+                    object_key: row.get(7)?.ok_or_else(missing)?,
+                    direct: row.get(8)?.unwrap_or(false),
+                    status: parse_status(&row.get::<String>(9)?.ok_or_else(missing)?)?,
+                    expires_at: Moment::of(row.get(10)?.ok_or_else(missing)?),
+                    check_bytes: row.get(11)?.unwrap_or(true),
+                })
+            },
+        )
+    })
+}
+
+fn close(upload: pgrx::Uuid, reason: Reason, details: Option<String>) -> Result<()> {
+    catalog::run_as_owner(
+        "SELECT storage_private.close_upload($1, $2::storage.upload_status, $3, $4)",
+        &[upload.into(), reason.status().as_str().into(), reason.as_str().into(), details.into()],
+    )
+}
+
+enum Examination {
+    BucketGone,
+    Failed(Failure),
+}
+
+impl From<StoreError> for Examination {
+    fn from(error: StoreError) -> Self {
+        match error.kind {
+            ErrorKind::NoSuchBucket => Self::BucketGone,
+            _ => Self::Failed(error.into()),
+        }
+    }
+}
+
+/// What the store holds for an upload, and where the verified bytes are when they were copied.
+fn examine(upload: pgrx::Uuid, pending: &Pending) -> std::result::Result<(Finding, Option<String>), Examination> {
+    let failed = Examination::Failed;
+    let config = config::current().map_err(failed)?;
+    let store = session::store(&config).map_err(failed)?;
+    let size = pending.size.unsigned_abs();
+    let expected = Expected {
+        size,
+        sha256: pending.sha256.as_deref().map(Digest::parse_hex).transpose().map_err(|error| failed(error.into()))?,
+        content_type: ContentType::parse(&pending.content_type).map_err(|error| failed(error.into()))?,
+        check_bytes: pending.check_bytes,
+    };
+    let (physical, key) = (pending.physical_name.clone(), pending.object_key.clone());
+    if pending.direct {
+        let finding = crate::wait::until(async move { verify::direct(&store, &physical, &key, &expected).await });
+        return Ok((finding.map_err(failed)??, None));
+    }
+    let capabilities = capabilities(&config.endpoint).map_err(failed)?;
+    // The copy goes beside the staging key's prefix, to a key that no URL names.
+    let upload_id = Uuid::from_bytes(*upload.as_bytes());
+    let (tenant, bucket) = (pending.tenant.clone(), pending.bucket);
+    let prefix = key.strip_suffix(&staging_key(&tenant, &upload_id)).unwrap_or_default().to_owned();
+    let final_key = move |digest: &Digest| format!("{prefix}{}", content_key(&tenant, &bucket, digest, &upload_id));
+    let staged = crate::wait::until(async move {
+        verify::staged(&store, &physical, &key, final_key, &expected, size, &capabilities).await
+    });
+    let staged = staged.map_err(failed)??;
+    Ok((staged.finding, staged.final_key))
+}
+
+/// What the store was seen to enforce; what is not recorded counts as not enforced.
+fn capabilities(endpoint: &str) -> Result<Capabilities> {
+    let recorded: Option<JsonB> = catalog::as_owner(|| {
+        catalog::read("SELECT storage_private.capabilities_of($1)", &[endpoint.into()], |rows| Ok(rows.first().get_one()?))
+    })?;
+    Ok(recorded.and_then(|json| serde_json::from_value(json.0).ok()).unwrap_or_default())
+}
+
+/// Refuses a name or path that breaks the rules.
+pub fn check_names(filename: &str, path: Option<&str>) {
+    Filename::parse(filename).or_raise();
+    path.map(FilePath::parse).transpose().or_raise();
+}

@@ -1,0 +1,67 @@
+//! What the scripts tell the tests: where the server, the binaries and the run directory are.
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::Command;
+
+fn required(name: &str) -> OsString {
+    std::env::var_os(name).filter(|value| !value.is_empty()).unwrap_or_else(|| {
+        panic!("{name} is not set: run these tests with `make test` or `make test-one T=part_of_a_name`")
+    })
+}
+
+/// A program of the PostgreSQL tree the extension was installed into, such as `pg_ctl`.
+pub fn postgres_program(name: &str) -> PathBuf {
+    PathBuf::from(required("PG_STORAGE_PG_CONFIG")).with_file_name(name)
+}
+
+/// A binary of the workspace, such as `pg_storage_local_store`.
+pub fn workspace_binary(name: &str) -> PathBuf {
+    let path = PathBuf::from(required("PG_STORAGE_BIN_DIR")).join(name);
+    assert!(path.is_file(), "{} is not built: run `make test` or `make test-one T=…`", path.display());
+    path
+}
+
+/// The Garage server. A missing one is a failure, because a test that skips itself proves nothing.
+pub fn garage() -> PathBuf {
+    let path = PathBuf::from(required("PG_STORAGE_GARAGE"));
+    assert!(
+        path.is_file(),
+        "there is no Garage at {}: run `make garage`, or name one in PG_STORAGE_GARAGE",
+        path.display()
+    );
+    path
+}
+
+/// Where throw-away directories are made; it belongs to the user the servers run as.
+pub fn run_dir() -> PathBuf {
+    PathBuf::from(required("PG_STORAGE_RUN_DIR"))
+}
+
+/// The user and group ids the servers run as: those of the run directory's owner, because PostgreSQL refuses root.
+pub fn server_user() -> (u32, u32) {
+    let metadata = fs::metadata(run_dir()).expect("the run directory exists");
+    (metadata.uid(), metadata.gid())
+}
+
+/// A command with an empty environment but for PATH and LANG, from the root directory, so that a test depends on
+/// nothing of its caller's.
+pub fn clean_command(program: impl Into<PathBuf>) -> Command {
+    let mut command = Command::new(program.into());
+    command.env_clear().env("PATH", required("PATH")).env("LANG", "C.UTF-8").current_dir("/");
+    command
+}
+
+/// A [`clean_command`] that runs as the server user.
+pub fn server_command(program: impl Into<PathBuf>) -> Command {
+    let mut command = clean_command(program);
+    let (uid, gid) = server_user();
+    let own = fs::metadata("/proc/self").expect("/proc is mounted").uid();
+    if uid != own {
+        command.uid(uid).gid(gid);
+    }
+    command
+}

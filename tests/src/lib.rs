@@ -1,0 +1,29 @@
+//! The harness of the client-side tests: throw-away clusters, real stores, a store that hangs, and a small HTTP client.
+//!
+//! Everything listens on loopback or on a Unix socket, lives in a directory of its own, and is gone when the test
+//! process is, however that ended. `make test` and `make test-one T=name` set what [`environment`] reads.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![forbid(unsafe_code)]
+
+mod black_hole;
+mod cluster;
+mod daemon;
+mod database;
+pub mod environment;
+mod garage;
+pub mod http;
+mod local_store;
+mod scratch;
+mod sql;
+mod store;
+mod wait;
+
+pub use black_hole::BlackHole;
+pub use cluster::{Cluster, Options, Stop, Witness};
+pub use database::Database;
+pub use garage::Garage;
+pub use local_store::{LocalStore, Request};
+pub use scratch::scratch;
+pub use sql::{Refusal, refused};
+pub use store::StoreAccess;
+pub use wait::eventually;
