@@ -60,7 +60,7 @@ check() {
 }
 
 # show QUERY: what a person at psql would see, indented.
-show() { admin --pset=footer=off -c "$1" | sed 's/^/    /'; }
+show() { admin --pset=footer=off -c "$1" | sed -e '/^$/d' -e 's/^/    /'; }
 
 # view NAME COLUMNS
 view() {

@@ -65,14 +65,14 @@ END $$;
 COMMENT ON FUNCTION storage_private.record_provisioning(text, text, storage.bucket_access, text, bigint, jsonb, boolean) IS
 'Records that a physical bucket is ready. wait: whether to wait for another session that is recording the same.';
 
-CREATE FUNCTION storage_private.record_capabilities(store text, found jsonb) RETURNS void
+CREATE FUNCTION storage_private.record_capabilities(store text, observed jsonb) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     IF NOT pg_try_advisory_xact_lock(hashtextextended(store, 4)) THEN
         RETURN;
     END IF;
-    INSERT INTO storage.store_capabilities AS c (endpoint, capabilities) VALUES (store, found)
+    INSERT INTO storage.store_capabilities AS c (endpoint, capabilities) VALUES (store, observed)
     ON CONFLICT (endpoint) DO UPDATE SET capabilities = excluded.capabilities, probed_at = clock_timestamp();
 END $$;
 COMMENT ON FUNCTION storage_private.record_capabilities(text, jsonb) IS 'Records what a store was seen to enforce.';

@@ -4,6 +4,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::rc::Rc;
 
 use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
@@ -13,7 +14,7 @@ use crate::error::{Failure, Result};
 
 thread_local! {
     /// Plans are kept for the session; PostgreSQL plans again when a table, a policy or the role changes.
-    static PLANS: RefCell<HashMap<&'static str, OwnedPreparedStatement>> = RefCell::new(HashMap::new());
+    static PLANS: RefCell<HashMap<&'static str, Rc<OwnedPreparedStatement>>> = RefCell::new(HashMap::new());
 }
 
 /// Runs a query that changes nothing, as the caller, and reads its rows. Assigns no transaction id, so it works on a standby.
@@ -23,9 +24,8 @@ pub fn read<T>(
     rows: impl FnOnce(SpiTupleTable<'_>) -> Result<T>,
 ) -> Result<T> {
     Spi::connect(|client| {
-        keep(query, || client.prepare(query, &types(arguments)))?;
-        let table = PLANS.with_borrow(|plans| plans.get(query).map(|plan| client.select(plan, None, arguments)));
-        rows(table.ok_or_else(|| Failure::internal("a prepared plan is missing"))??)
+        let plan = kept(query, || client.prepare(query, &types(arguments)))?;
+        rows(client.select(&*plan, None, arguments)?)
     })
 }
 
@@ -36,9 +36,8 @@ pub fn write<T>(
     rows: impl FnOnce(SpiTupleTable<'_>) -> Result<T>,
 ) -> Result<T> {
     Spi::connect_mut(|client| {
-        keep(query, || client.prepare_mut(query, &types(arguments)))?;
-        let table = PLANS.with_borrow(|plans| plans.get(query).map(|plan| client.update(plan, None, arguments)));
-        rows(table.ok_or_else(|| Failure::internal("a prepared plan is missing"))??)
+        let plan = kept(query, || client.prepare_mut(query, &types(arguments)))?;
+        rows(client.update(&*plan, None, arguments)?)
     })
 }
 
@@ -51,15 +50,17 @@ fn types(arguments: &[DatumWithOid<'_>]) -> Vec<PgOid> {
     arguments.iter().map(|argument| PgOid::from(argument.oid())).collect()
 }
 
-fn keep<'conn>(
+/// The plan of a query, made on its first use. Held by count: a statement's trigger may run further statements.
+fn kept<'conn>(
     query: &'static str,
     prepare: impl FnOnce() -> pgrx::spi::Result<PreparedStatement<'conn>>,
-) -> Result<()> {
-    if !PLANS.with_borrow(|plans| plans.contains_key(query)) {
-        let plan = prepare()?.keep();
-        PLANS.with_borrow_mut(|plans| plans.insert(query, plan));
+) -> Result<Rc<OwnedPreparedStatement>> {
+    if let Some(plan) = PLANS.with_borrow(|plans| plans.get(query).cloned()) {
+        return Ok(plan);
     }
-    Ok(())
+    let plan = Rc::new(prepare()?.keep());
+    PLANS.with_borrow_mut(|plans| plans.insert(query, plan.clone()));
+    Ok(plan)
 }
 
 /// Runs `statement` with the rights of the owner of our tables, the way PostgreSQL's referential triggers do.

@@ -41,7 +41,7 @@ mod pgrx_tests;
 pgrx::pg_module_magic!(name, version);
 
 extension_sql_file!("../sql/00_types.sql", name = "types", bootstrap);
-extension_sql_file!("../sql/05_identity.sql", name = "identity", requires = [api]);
+extension_sql_file!("../sql/05_identity.sql", name = "identity", requires = [claimed_user, claimed_tenant]);
 extension_sql_file!("../sql/10_tables.sql", name = "tables", requires = ["identity"]);
 extension_sql_file!("../sql/25_settlement.sql", name = "settlement", requires = ["tables"]);
 extension_sql_file!("../sql/28_provisioning.sql", name = "provisioning", requires = ["settlement"]);
@@ -49,7 +49,7 @@ extension_sql_file!("../sql/20_rules.sql", name = "rules", requires = ["provisio
 extension_sql_file!("../sql/30_policies.sql", name = "policies", requires = ["rules"]);
 extension_sql_file!("../sql/40_api.sql", name = "public_api", requires = ["policies"]);
 extension_sql_file!("../sql/45_maintenance.sql", name = "maintenance", requires = ["public_api"]);
-extension_sql_file!("../sql/50_operations.sql", name = "operations", requires = ["maintenance"]);
+extension_sql_file!("../sql/50_operations.sql", name = "operations", requires = ["maintenance", cache_statistics, cache_entries, clear_cache, diagnose]);
 extension_sql_file!("../sql/90_privileges.sql", name = "privileges", finalize);
 
 /// Called by PostgreSQL when the library is loaded. Starts nothing: no thread, runtime or socket may exist before fork.

@@ -32,6 +32,9 @@ pub const REGION: &str = "local";
 /// How long a first call waits for a worker that is just starting.
 const STARTUP: Duration = Duration::from_secs(5);
 
+/// How often the worker looks whether its server is still running.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// The port that is being served; 0: none.
 static PORT: PgAtomic<AtomicU32> = unsafe { PgAtomic::new(c"pg_storage local store port") };
 
@@ -108,39 +111,33 @@ fn wanted() -> bool {
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn pg_storage_local_store_main(_arg: pg_sys::Datum) {
     BackgroundWorker::attach_signal_handlers(SignalWakeFlags::SIGHUP | SignalWakeFlags::SIGTERM);
+    if let Err(error) = serve_while_wanted() {
+        log!("pg_storage local store: {error} (directory {})", directory().display());
+        // A non-zero exit is what makes the postmaster start the worker again after its restart time.
+        // SAFETY: ends this process the way PostgreSQL ends its processes.
+        unsafe { pg_sys::proc_exit(1) };
+    }
+}
+
+/// Serves while no endpoint is set, until the postmaster asks to stop.
+fn serve_while_wanted() -> io::Result<()> {
     let mut server: Option<Server> = None;
-    while !BackgroundWorker::sigterm_received() {
-        match &server {
-            None if wanted() => match Server::start() {
-                Ok(started) => server = Some(started),
-                Err(error) => {
-                    log!("pg_storage local store: cannot start in {}: {error}", directory().display());
-                    break;
-                }
-            },
-            Some(running) if running.ended() || !wanted() => {
-                if let Err(error) = server.take().map_or(Ok(()), Server::stop) {
-                    log!("pg_storage local store: stopped: {error}");
-                    break;
-                }
-            }
-            _ => {}
+    loop {
+        let ended = server.as_ref().is_some_and(Server::ended);
+        if ended || !wanted() {
+            server.take().map_or(Ok(()), Server::stop)?;
         }
-        BackgroundWorker::wait_latch(Some(Duration::from_secs(1)));
+        if server.is_none() && wanted() {
+            server = Some(Server::start()?);
+        }
+        let go_on = BackgroundWorker::wait_latch(Some(LOOK));
+        if !go_on {
+            return server.map_or(Ok(()), Server::stop);
+        }
         if BackgroundWorker::sighup_received() {
             // SAFETY: on the main thread of a background worker, outside a transaction, as PostgreSQL's own workers do.
             unsafe { pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP) };
         }
-    }
-    let stopped = server.map_or(Ok(()), Server::stop);
-    PORT.get().store(0, Ordering::Release);
-    if let Err(error) = stopped {
-        log!("pg_storage local store: stopped: {error}");
-    }
-    if !BackgroundWorker::sigterm_received() {
-        // A non-zero exit is what makes the postmaster start the worker again after its restart time.
-        // SAFETY: ends this process the way PostgreSQL ends its processes.
-        unsafe { pg_sys::proc_exit(1) };
     }
 }
 

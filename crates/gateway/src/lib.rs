@@ -11,6 +11,7 @@ mod cors;
 mod credentials;
 mod document;
 mod failure;
+mod form;
 mod front;
 mod index;
 mod lifecycle;

@@ -20,13 +20,48 @@ const PIECE: usize = 512 * 1024;
 /// The largest body of one request: 5 GiB, the limit of `PutObject` and `UploadPart`.
 pub const MAX_BODY: u64 = 5 * 1024 * 1024 * 1024;
 
+/// How long a body may be.
+#[derive(Debug, Clone, Copy)]
+enum Length {
+    /// As `Content-Length` says.
+    Exactly(u64),
+    /// As the `content-length-range` of a form says, both ends included.
+    Between(u64, u64),
+}
+
+impl Length {
+    /// Refuses a body that has become too long.
+    fn check_growing(self, size: u64) -> S3Result<()> {
+        match self {
+            Self::Exactly(length) if size > length => Err(incomplete()),
+            Self::Between(_, most) if size > most => {
+                Err(s3_error!(EntityTooLarge, "Your proposed upload exceeds the maximum allowed size"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses a body that ended too early.
+    fn check_complete(self, size: u64) -> S3Result<()> {
+        match self {
+            Self::Exactly(length) if size < length => Err(incomplete()),
+            Self::Between(least, _) if size < least => Err(s3_error!(
+                EntityTooSmall,
+                "Your proposed upload is smaller than the minimum allowed size"
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// What the request declares about its body.
 pub struct Declared {
-    length: Option<u64>,
+    length: Length,
     md5: Option<Vec<u8>>,
     algorithm: Algorithm,
     value: Option<String>,
     trailer: Option<TrailingHeaders>,
+    also: Option<Algorithm>,
 }
 
 impl Declared {
@@ -35,9 +70,9 @@ impl Declared {
         self.algorithm
     }
 
-    /// Nothing declared but a checksum to compute, and the length if it is known.
-    pub fn computed(algorithm: Algorithm, length: Option<u64>) -> Self {
-        Self { length, md5: None, algorithm, value: None, trailer: None }
+    /// Nothing declared but the length; a checksum to compute.
+    pub fn computed(algorithm: Algorithm, length: u64) -> Self {
+        Self { length: Length::Exactly(length), md5: None, algorithm, value: None, trailer: None, also: None }
     }
 
     /// Reads the declarations of `PutObject` and `UploadPart`.
@@ -60,14 +95,7 @@ impl Declared {
                 "Your proposed upload exceeds the maximum allowed object size."
             ));
         }
-        let md5 = match md5 {
-            Some(value) => Some(
-                checksum::decode(value)
-                    .filter(|bytes| bytes.len() == 16)
-                    .ok_or_else(|| s3_error!(InvalidDigest, "The Content-MD5 you specified is not valid."))?,
-            ),
-            None => None,
-        };
+        let md5 = declared_md5(md5)?;
         let declared = checksum::declared(values)?;
         let announced = match headers.get("x-amz-trailer") {
             Some(name) => Some(trailing_algorithm(name.to_str().unwrap_or_default())?),
@@ -91,7 +119,40 @@ impl Declared {
                 "Value for x-amz-sdk-checksum-algorithm header is invalid."
             ));
         }
-        Ok(Self { length: Some(length), md5, algorithm, value, trailer })
+        Ok(Self { length: Length::Exactly(length), md5, algorithm, value, trailer, also: None })
+    }
+
+    /// Reads the declarations among a form's fields; the file is to have `least` to `most` bytes.
+    pub fn of_form(fields: &HeaderMap, least: u64, most: u64) -> S3Result<Self> {
+        let text = |name: &str| fields.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let declared = checksum::declared(Algorithm::ALL.map(|algorithm| text(algorithm.header())))?;
+        let (algorithm, value) = match declared {
+            Some((algorithm, value)) => (algorithm, Some(value)),
+            None => (named_algorithm(fields)?.unwrap_or(Algorithm::Crc64nvme), None),
+        };
+        let md5 = declared_md5(text("content-md5").as_deref())?;
+        Ok(Self {
+            length: Length::Between(least, most.min(MAX_BODY)),
+            md5,
+            algorithm,
+            value,
+            trailer: None,
+            also: None,
+        })
+    }
+
+    /// Asks for a second checksum if the declared one is of another algorithm.
+    pub fn and(mut self, algorithm: Algorithm) -> Self {
+        self.also = (algorithm != self.algorithm).then_some(algorithm);
+        self
+    }
+}
+
+fn declared_md5(value: Option<&str>) -> S3Result<Option<Vec<u8>>> {
+    let Some(value) = value else { return Ok(None) };
+    match checksum::decode(value).filter(|bytes| bytes.len() == 16) {
+        Some(bytes) => Ok(Some(bytes)),
+        None => Err(s3_error!(InvalidDigest, "The Content-MD5 you specified is not valid.")),
     }
 }
 
@@ -130,8 +191,10 @@ pub struct Received {
     pub size: u64,
     /// MD5, lower-case hex: S3's entity tag.
     pub md5: String,
-    /// The checksum kept with it.
+    /// The checksum it was sent with, or the one that is computed when it came without.
     pub checksum: Checksum,
+    /// The second checksum, if one was asked for.
+    pub also: Option<Checksum>,
 }
 
 struct Sink {
@@ -139,6 +202,7 @@ struct Sink {
     size: u64,
     md5: Md5,
     sum: Running,
+    also: Option<Running>,
 }
 
 impl Sink {
@@ -146,6 +210,9 @@ impl Sink {
         for piece in pieces {
             self.md5.update(piece);
             self.sum.update(piece);
+            if let Some(also) = &mut self.also {
+                also.update(piece);
+            }
             let staged = match &mut self.staged {
                 Some(staged) => staged,
                 none => none.insert(store.blobs.stage()?),
@@ -162,7 +229,13 @@ impl Sink {
 /// # Errors
 /// `BadDigest` for a wrong checksum, `IncompleteBody` for a wrong length; in either case nothing stays on disk.
 pub async fn receive(store: &Arc<Store>, mut body: StreamingBlob, declared: Declared) -> Outcome<Received> {
-    let mut sink = Sink { staged: None, size: 0, md5: Md5::new(), sum: Running::new(declared.algorithm) };
+    let mut sink = Sink {
+        staged: None,
+        size: 0,
+        md5: Md5::new(),
+        sum: Running::new(declared.algorithm),
+        also: declared.also.map(Running::new),
+    };
     let mut pieces: Vec<Bytes> = Vec::new();
     let mut gathered = 0;
     loop {
@@ -182,9 +255,7 @@ pub async fn receive(store: &Arc<Store>, mut body: StreamingBlob, declared: Decl
                 })
                 .await?;
         }
-        if declared.length.is_some_and(|length| sink.size > length) {
-            return Err(incomplete().into());
-        }
+        declared.length.check_growing(sink.size)?;
         if done {
             break;
         }
@@ -193,9 +264,7 @@ pub async fn receive(store: &Arc<Store>, mut body: StreamingBlob, declared: Decl
 }
 
 fn verify(sink: Sink, declared: Declared) -> S3Result<Received> {
-    if declared.length.is_some_and(|length| sink.size != length) {
-        return Err(incomplete());
-    }
+    declared.length.check_complete(sink.size)?;
     let md5 = sink.md5.finalize();
     if declared.md5.is_some_and(|expected| expected.as_slice() != md5.as_ref()) {
         return Err(s3_error!(BadDigest, "The Content-MD5 you specified did not match what we received."));
@@ -223,6 +292,7 @@ fn verify(sink: Sink, declared: Declared) -> S3Result<Received> {
         size: sink.size,
         md5: hex(md5.as_ref()),
         checksum,
+        also: sink.also.map(Running::finish),
     })
 }
 

@@ -22,6 +22,8 @@ impl S3Store {
             .set_uri(self.endpoint())
             .map_err(|_| StoreError::local(ErrorKind::Invalid, OPERATION, "the endpoint cannot be parsed"))?;
         let date = sender.date(OPERATION, request).await?;
-        Ok(date.and_then(|date| DateTime::from_str(&date, DateTimeFormat::HttpDate).ok()).map(|date| date.secs()))
+        Ok(date
+            .and_then(|date| DateTime::from_str(&date, DateTimeFormat::HttpDate).ok())
+            .map(|date| date.secs()))
     }
 }

@@ -115,7 +115,7 @@ fn check_query(query: &[(Cow<'_, str>, Cow<'_, str>)], parts: &Parts, region: &s
 }
 
 /// `key/date/region/service/aws4_request`; the access key itself may hold slashes.
-fn check_scope(credential: &str, region: &str) -> Result<(), String> {
+pub fn check_scope(credential: &str, region: &str) -> Result<(), String> {
     let mut fields = credential.rsplit('/');
     let (terminal, service, named) = (fields.next(), fields.next(), fields.next());
     if terminal != Some("aws4_request") {

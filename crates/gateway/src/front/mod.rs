@@ -12,6 +12,7 @@ use std::sync::{Arc, OnceLock};
 use http::header::{ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, ORIGIN};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
+use pg_storage_core::presign::Credentials;
 use s3s::auth::SimpleAuth;
 use s3s::dto::CORSConfiguration;
 use s3s::service::{S3Service, S3ServiceBuilder};
@@ -23,7 +24,7 @@ use crate::failure::custom;
 use crate::index::buckets;
 use crate::s3::Api;
 use crate::store::Store;
-use crate::{LocalStore, document};
+use crate::{LocalStore, document, form};
 use access::Access;
 use log::AccessLog;
 
@@ -43,6 +44,7 @@ impl Operation {
 pub struct Front {
     s3: S3Service,
     store: Arc<Store>,
+    credentials: Credentials,
     log: Option<AccessLog>,
 }
 
@@ -57,7 +59,7 @@ impl Front {
         ));
         builder.set_access(Access { store: Arc::clone(&store) });
         let log = config.access_log.as_deref().map(AccessLog::open).transpose()?;
-        Ok(Self { s3: builder.build(), store, log })
+        Ok(Self { s3: builder.build(), store, credentials: credentials.clone(), log })
     }
 
     /// Answers one request.
@@ -87,6 +89,12 @@ impl Front {
 
     async fn operate(&self, request: Request<Incoming>, operation: Operation) -> Response<Body> {
         let (mut parts, body) = request.into_parts();
+        if parts.method == Method::POST && form::is_form(&parts.headers) {
+            operation.set("PostObject");
+            let (path, body) = (parts.uri.path(), idle::guard(body));
+            let accepted = form::accept(&self.store, &self.credentials, path, &parts.headers, body).await;
+            return accepted.unwrap_or_else(refusal);
+        }
         if let Err(error) = gate::check(&mut parts, &self.store.region) {
             return refusal(error);
         }

@@ -130,8 +130,8 @@ pub struct Part {
     pub etag: String,
     /// When it was uploaded.
     pub modified: Moment,
-    /// Its checksum.
-    pub checksum: Option<Checksum>,
+    /// Its checksums: the one it was sent with, and the one the object will need where that is another.
+    pub checksums: Vec<Checksum>,
     /// Its bytes; none when it is empty.
     pub segments: Vec<Segment>,
 }

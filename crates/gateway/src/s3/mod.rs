@@ -9,6 +9,8 @@ mod objects;
 mod parts;
 mod settings;
 
+pub use headers::{encoding, refuse_unsupported, user};
+pub use objects::{check_key, publish};
 pub use settings::access_block;
 
 use std::sync::Arc;
@@ -59,6 +61,7 @@ operations! {
     delete_public_access_block in settings: DeletePublicAccessBlockInput -> DeletePublicAccessBlockOutput;
 
     put_object in objects: PutObjectInput -> PutObjectOutput;
+    post_object in objects: PostObjectInput -> PostObjectOutput;
     get_object in objects: GetObjectInput -> GetObjectOutput;
     head_object in objects: HeadObjectInput -> HeadObjectOutput;
     delete_object in objects: DeleteObjectInput -> DeleteObjectOutput;

@@ -153,7 +153,10 @@ impl Claim {
         let (algorithm, coverage) = upload.checksum.unwrap_or((Algorithm::Crc64nvme, Coverage::FullObject));
         let sums: Vec<(&str, u64)> = chosen
             .iter()
-            .filter_map(|part| part.checksum.as_ref().map(|sum| (sum.value.as_str(), part.size)))
+            .filter_map(|part| {
+                let sum = part.checksums.iter().find(|sum| sum.algorithm == algorithm)?;
+                Some((sum.value.as_str(), part.size))
+            })
             .collect();
         let checksum = checksum::of_parts(algorithm, coverage, &sums)?;
         if let Some((claimed, value)) = self.checksum
@@ -184,7 +187,7 @@ fn is_as_claimed(part: &PartRecord, claimed: &mut CompletedPart) -> bool {
     let same_tag = claimed.e_tag.as_ref().is_some_and(|tag| tag.value() == part.etag);
     let values = Algorithm::ALL.into_iter().zip(checksum_values!(claimed));
     let same_sums = values.filter_map(|(name, value)| Some((name, value?))).all(|(algorithm, value)| {
-        part.checksum.as_ref().is_some_and(|sum| sum.algorithm == algorithm && sum.value == value)
+        part.checksums.iter().any(|sum| sum.algorithm == algorithm && sum.value == value)
     });
     same_tag && same_sums
 }

@@ -10,7 +10,7 @@ use super::headers::{self, show_headers, take_headers};
 use crate::checksum::{Algorithm, checksum_values, show_checksum};
 use crate::failure::{Failure, custom};
 use crate::index::objects::{self, Condition, names};
-use crate::index::records::{Moment, Object as Record};
+use crate::index::records::{Headers, Moment, Object as Record};
 use crate::index::{Released, buckets};
 use crate::receive::{Declared, receive};
 use crate::send;
@@ -37,18 +37,35 @@ pub async fn put_object(
     let kept = take_headers!(input);
     let condition = Condition { if_match: input.if_match.take(), if_none_match: input.if_none_match.take() };
     let (bucket, key) = (std::mem::take(&mut input.bucket), std::mem::take(&mut input.key));
+    let body = input.body.take().ok_or_else(|| s3_error!(IncompleteBody))?;
+    let object = publish(store, bucket, key, kept, condition, body, declared).await?;
+
+    let mut output = PutObjectOutput { e_tag: Some(ETag::Strong(object.etag)), ..Default::default() };
+    output.checksum_type = object.checksum.as_ref().map(|checksum| checksum.coverage.dto());
+    show_checksum!(output, &object.checksum);
+    Ok(output)
+}
+
+/// Receives a body and makes an object of it.
+pub async fn publish(
+    store: &Arc<Store>,
+    bucket: String,
+    key: String,
+    headers: Headers,
+    condition: Condition,
+    body: StreamingBlob,
+    declared: Declared,
+) -> S3Result<Record> {
     // Before the body, so that a bucket that does not exist costs no transfer.
     let name = bucket.clone();
     store.run(move |store| store.index.read(|transaction| buckets::get(transaction, &name))).await?;
-
-    let body = input.body.take().ok_or_else(|| s3_error!(IncompleteBody))?;
     let received = receive(store, body, declared).await?;
     let mut object = Record {
         size: received.size,
         etag: received.md5,
         modified: Moment::now(),
         checksum: Some(received.checksum),
-        headers: kept,
+        headers,
         segments: Vec::new(),
     };
     let object = store
@@ -60,15 +77,11 @@ pub async fn put_object(
             })
         })
         .await?;
-
-    let mut output = PutObjectOutput { e_tag: Some(ETag::Strong(object.etag)), ..Default::default() };
-    output.checksum_type = object.checksum.as_ref().map(|checksum| checksum.coverage.dto());
-    show_checksum!(output, &object.checksum);
-    Ok(output)
+    Ok(object)
 }
 
 /// A key is 1 to 1024 bytes. s3s checks the key in a path; this one may come from elsewhere too.
-pub(super) fn check_key(key: &str) -> S3Result<()> {
+pub fn check_key(key: &str) -> S3Result<()> {
     match key.len() {
         0 => Err(s3_error!(InvalidArgument, "A key must not be empty.")),
         1..=1024 => Ok(()),
@@ -323,4 +336,12 @@ pub async fn delete_objects(
         errors: Some(errors),
         ..Default::default()
     })
+}
+
+/// Forms are taken before s3s sees them; this is for one that got past, which would be held in memory.
+pub async fn post_object(_: &Arc<Store>, _: S3Request<PostObjectInput>) -> S3Result<PostObjectOutput> {
+    Err(s3_error!(
+        MalformedPOSTRequest,
+        "The body of your POST request is not well-formed multipart/form-data."
+    ))
 }

@@ -45,7 +45,7 @@ async fn record(
         size: received.size,
         etag: received.md5,
         modified: Moment::now(),
-        checksum: Some(received.checksum),
+        checksums: std::iter::once(received.checksum).chain(received.also).collect(),
         segments: Vec::new(),
     };
     let part = store
@@ -74,7 +74,8 @@ pub async fn upload_part(
         &request.headers,
         request.trailing_headers.take(),
         algorithm(&upload),
-    )?;
+    )?
+    .and(algorithm(&upload));
     if upload.checksum.is_some() && declared.algorithm() != algorithm(&upload) {
         return Err(s3_error!(
             InvalidRequest,
@@ -92,7 +93,7 @@ pub async fn upload_part(
     );
     let part = record(store, place, number, received).await?;
     let mut output = UploadPartOutput { e_tag: Some(ETag::Strong(part.etag)), ..Default::default() };
-    show_checksum!(output, &part.checksum);
+    show_checksum!(output, part.checksums.first());
     Ok(output)
 }
 
@@ -118,7 +119,7 @@ pub async fn upload_part_copy(
         Some(text) => exact_range(text, object.size)?,
         None => 0..object.size,
     };
-    let declared = Declared::computed(algorithm(&upload), Some(range.end - range.start));
+    let declared = Declared::computed(algorithm(&upload), range.end - range.start);
     let body = send::stream(&store.blobs, &object, range, pinned);
     let received = receive(store, body, declared).await?;
     let part = record(store, (input.bucket, input.key, input.upload_id), number, received).await?;
@@ -127,7 +128,7 @@ pub async fn upload_part_copy(
         last_modified: Some(part.modified.timestamp()),
         ..Default::default()
     };
-    show_checksum!(result, &part.checksum);
+    show_checksum!(result, part.checksums.first());
     Ok(UploadPartCopyOutput { copy_part_result: Some(result), ..Default::default() })
 }
 
@@ -174,7 +175,9 @@ pub async fn list_parts(store: &Arc<Store>, request: S3Request<ListPartsInput>) 
                 last_modified: Some(part.modified.timestamp()),
                 ..Default::default()
             };
-            show_checksum!(shown, &part.checksum);
+            for checksum in &part.checksums {
+                show_checksum!(shown, Some(checksum));
+            }
             shown
         })
         .collect();

@@ -228,7 +228,7 @@ async fn the_access_log_counts_requests_and_holds_no_query() {
     assert_eq!(
         lines,
         [
-            "PUT /bucket 200 CreateBucket",
+            "PUT /bucket/ 200 CreateBucket",
             "PUT /bucket/a%20b 200 PutObject",
             "HEAD /bucket/a%20b 200 HeadObject",
             "GET /bucket/a%20b 403 GetObject",

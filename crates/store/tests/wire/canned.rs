@@ -47,6 +47,8 @@ pub enum After {
     Close,
     /// It stays open and silent.
     Hang,
+    /// It is silent from the start: there is no answer at all.
+    Mute,
     /// No length is announced, and the body is sent again and again until the client leaves.
     Flood,
 }
@@ -170,6 +172,9 @@ async fn serve(
         let head = request.method == "HEAD";
         let reply = handler(&request);
         log.lock().unwrap().push(request);
+        if reply.after == After::Mute {
+            std::future::pending::<()>().await;
+        }
         let length = reply.length.unwrap_or(reply.body.len());
         let framing = match reply.after {
             After::Flood => "connection: close".to_owned(),
@@ -190,7 +195,7 @@ async fn serve(
         match reply.after {
             After::Keep => {}
             After::Close => return,
-            After::Hang => std::future::pending().await,
+            After::Hang | After::Mute => std::future::pending().await,
             After::Flood => loop {
                 if stream.write_all(&reply.body).await.is_err() {
                     return;

@@ -1,5 +1,6 @@
 //! Whatever a store or its network does, a call ends. The bounds are generous: they only tell an end from none.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use pg_storage_store::{ErrorKind, PutOptions, S3Store, Store as _, StoreConfig, StoreError};
@@ -51,6 +52,29 @@ async fn a_silent_store_times_out() {
     ] {
         assert_eq!(error.kind, ErrorKind::Timeout, "{error}");
     }
+}
+
+#[tokio::test]
+async fn all_attempts_and_the_waits_between_them_have_one_deadline() {
+    let server = Server::start(|_| Reply::error(503, "SlowDown")).await;
+    let mut config = config(&server.url);
+    config.request_timeout = Duration::from_millis(700);
+    config.max_attempts = 50;
+    let error = timed(S3Store::connect(config).unwrap().head_bucket("b")).await;
+    assert_eq!(error.kind, ErrorKind::Timeout, "{error}");
+    assert!(server.requests().len() > 1);
+}
+
+#[tokio::test]
+async fn an_attempt_that_hangs_leaves_time_for_another() {
+    let calls = AtomicUsize::new(0);
+    let server = Server::start(move |_| match calls.fetch_add(1, Ordering::Relaxed) {
+        0 => Reply::new(200).then(After::Mute),
+        _ => Reply::new(200).body("bytes"),
+    })
+    .await;
+    let store = impatient(&server.url, 1_000, 6_000);
+    assert_eq!(store.get_range("b", "k", 0, 5).await.unwrap(), b"bytes");
 }
 
 #[tokio::test]

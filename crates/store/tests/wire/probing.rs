@@ -30,6 +30,8 @@ struct Vices {
     ignores_condition: bool,
     /// `If-None-Match` is honoured only when nobody else writes.
     is_racy: bool,
+    /// Of many writers at once one is stored and all are told so.
+    flatters: bool,
     /// A second create-only PUT is refused after it was stored.
     replaces_and_refuses: bool,
     /// A request with `If-None-Match` is not understood.
@@ -82,6 +84,9 @@ impl Fake {
         }
         let racing = vices.is_racy && path.contains("race");
         if conditional && !vices.ignores_condition && !racing && self.objects.contains_key(&path) {
+            if vices.flatters && path.contains("race") {
+                return Reply::new(200);
+            }
             if vices.replaces_and_refuses {
                 self.objects.insert(path, (request.body.clone(), sum));
             }
@@ -130,6 +135,7 @@ async fn only_what_was_refused_without_a_trace_counts() {
         (Vices { knows_no_sums: true, ..none }, Refused, Enforced),
         // Two in a row prove nothing about two at once.
         (Vices { is_racy: true, ..none }, Enforced, Racy),
+        (Vices { flatters: true, ..none }, Enforced, Racy),
         (Vices { replaces_and_refuses: true, ..none }, Ignored, Ignored),
         // A store without conditional writes may still check sums.
         (Vices { knows_no_condition: true, ..none }, Enforced, Refused),

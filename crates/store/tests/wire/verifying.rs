@@ -134,6 +134,8 @@ struct Shifting {
     tag: fn(&[u8]) -> String,
     /// The sum that HEAD gives of the copy, if any.
     sum: Option<Digest>,
+    /// What the first copies get to see, before the contents are put back.
+    glimpses: Mutex<Vec<Vec<u8>>>,
 }
 
 impl Shifting {
@@ -145,6 +147,7 @@ impl Shifting {
             pins: false,
             tag: etag,
             sum: None,
+            glimpses: Mutex::new(Vec::new()),
         }
     }
 
@@ -171,7 +174,8 @@ impl Shifting {
                 if self.pins && pin.is_some_and(|pin| pin != (self.tag)(self.now())) {
                     return Reply::error(412, "PreconditionFailed");
                 }
-                *self.copy.lock().unwrap() = Some(self.now().to_vec());
+                let seen = self.glimpses.lock().unwrap().pop().unwrap_or_else(|| self.now().to_vec());
+                *self.copy.lock().unwrap() = Some(seen);
                 Reply::new(200).body("<CopyObjectResult><ETag>\"x\"</ETag></CopyObjectResult>")
             }
             ("HEAD" | "GET", _) => match &*self.copy.lock().unwrap() {
@@ -235,6 +239,23 @@ async fn bytes_swapped_between_hash_and_copy_are_noticed() {
         assert_eq!(verified_hash(outcome), Some(Digest::of(&other)), "the second reading counts");
         assert_eq!(server.lines().iter().filter(|line| *line == "GET /b/s").count(), 2);
     }
+}
+
+#[tokio::test]
+async fn bytes_swapped_only_for_the_moment_of_the_copy_are_noticed() {
+    for computed in [None, Some(Digest::of(&other_png()))] {
+        let checksum = if computed.is_some() { Support::Enforced } else { Support::Ignored };
+        let mut shifting = Shifting::new(&[PNG]);
+        shifting.sum = computed;
+        shifting.glimpses = Mutex::new(vec![other_png(); 3]);
+        let (_, outcome) = verify(shifting, &Capabilities { checksum, ..Capabilities::default() }).await;
+        assert_eq!(outcome, Err(ErrorKind::Precondition));
+    }
+    let shifting = Shifting::new(&[PNG]);
+    shifting.glimpses.lock().unwrap().push(other_png());
+    let (server, outcome) = verify(shifting, &Capabilities::default()).await;
+    assert_eq!(verified_hash(outcome), Some(Digest::of(PNG)));
+    assert_eq!(server.lines().iter().filter(|line| *line == "PUT /b/f").count(), 2);
 }
 
 #[tokio::test]
