@@ -103,13 +103,35 @@ mod storage_private {
     }
 
     fn check_origins(origins: Option<Vec<Option<String>>>) -> std::result::Result<(), Invalid> {
-        origins.into_iter().flatten().try_for_each(|origin| Origin::parse(origin.as_deref().unwrap_or_default()).map(drop))
+        origins
+            .into_iter()
+            .flatten()
+            .try_for_each(|origin| Origin::parse(origin.as_deref().unwrap_or_default()).map(drop))
     }
 
     /// Refuses a file name or path that breaks the rules.
     #[pg_extern(stable)]
     fn validate_file(filename: Option<&str>, path: Option<&str>) {
         upload::check_names(filename.unwrap_or_default(), path);
+    }
+
+    /// What is missing breaks the same rule as what is empty.
+    fn declared<'a>(
+        filename: Option<&'a str>,
+        content_type: Option<&'a str>,
+        size: Option<i64>,
+        sha256: Option<&'a str>,
+        path: Option<&'a str>,
+        expires_in: Option<Interval>,
+    ) -> Declared<'a> {
+        Declared {
+            filename: filename.unwrap_or_default(),
+            content_type: content_type.unwrap_or_default(),
+            size: size.unwrap_or_default(),
+            sha256,
+            path,
+            expires_in,
+        }
     }
 
     /// Validates what is declared of a file to come and chooses the trusted columns of its upload request.
@@ -137,16 +159,9 @@ mod storage_private {
             name!(expires_at, TimestampWithTimeZone),
         ),
     > {
-        let declared = Declared {
-            filename: filename.unwrap_or_default(),
-            content_type: content_type.unwrap_or_default(),
-            size: size.unwrap_or_default(),
-            sha256,
-            path,
-            expires_in,
-        };
+        let declared = declared(filename, content_type, size, sha256, path, expires_in);
         let bucket = Bucket::visible(bucket_id.unwrap_or(Uuid::from_bytes([0; 16]))).or_raise();
-        let admission = upload::admit(&bucket, declared).or_raise();
+        let admission = upload::admit(&bucket, &declared).or_raise();
         TableIterator::once((
             Uuid::from_bytes(*admission.id.as_bytes()),
             Uuid::from_bytes(*admission.file_id.as_bytes()),
@@ -184,15 +199,23 @@ mod storage_private {
             name!(expires_at, Option<TimestampWithTimeZone>),
         ),
     > {
-        let ticket =
-            upload::open(bucket_id, filename, content_type, size, sha256, path, metadata, expires_in).or_raise();
+        let declared = declared(filename, content_type, size, sha256, path, expires_in);
+        let ticket = upload::open(bucket_id, &declared, metadata).or_raise();
         let deduplicated = ticket.upload.is_none();
         let (url, headers, expires_at) = match ticket.upload {
             Some((url, headers, expires_at)) => (Some(url), Some(headers), Some(expires_at)),
             None => (None, None, None),
         };
         let method = (!deduplicated).then(|| "PUT".to_owned());
-        TableIterator::once((ticket.upload_id, ticket.file_id, deduplicated, method, url, headers, expires_at))
+        TableIterator::once((
+            ticket.upload_id,
+            ticket.file_id,
+            deduplicated,
+            method,
+            url,
+            headers,
+            expires_at,
+        ))
     }
 
     /// Asks the store what arrived and settles the upload.
@@ -215,7 +238,10 @@ mod storage_private {
         expires_in: Option<Interval>,
         attachment: Option<bool>,
         filename: Option<&str>,
-    ) -> TableIterator<'static, (name!(file_id, Uuid), name!(url, String), name!(expires_at, TimestampWithTimeZone))> {
+    ) -> TableIterator<
+        'static,
+        (name!(file_id, Uuid), name!(url, String), name!(expires_at, TimestampWithTimeZone)),
+    > {
         let ids: Vec<Uuid> = file_ids.unwrap_or_default().into_iter().flatten().collect();
         let wish = Wish { expires_in, attachment: attachment.unwrap_or(true), filename };
         TableIterator::new(download::sign(&ids, &wish).or_raise())
@@ -230,7 +256,10 @@ mod storage_private {
     /// Provisions a bucket now and gives the name of its physical bucket.
     #[pg_extern(volatile)]
     fn provision(bucket_id: Uuid) -> String {
-        Bucket::visible(bucket_id).and_then(|bucket| provision::ensure(&bucket, Ask::Explicit)).or_raise().name
+        Bucket::visible(bucket_id)
+            .and_then(|bucket| provision::ensure(&bucket, Ask::Explicit))
+            .or_raise()
+            .name
     }
 
     /// What the store says of a bucket's physical bucket.
@@ -303,7 +332,12 @@ mod storage_private {
     #[pg_extern(volatile)]
     fn diagnose() -> TableIterator<
         'static,
-        (name!(name, String), name!(status, String), name!(detail, Option<String>), name!(hint, Option<String>)),
+        (
+            name!(name, String),
+            name!(status, String),
+            name!(detail, Option<String>),
+            name!(hint, Option<String>),
+        ),
     > {
         TableIterator::new(diagnose::run())
     }
@@ -342,7 +376,9 @@ mod storage_private {
         (name!(physical_name, String), name!(endpoint, String), name!(generation, i64), name!(direct, bool)),
     > {
         TableIterator::new(
-            cache::entries().into_iter().map(|(name, endpoint, ready)| (name, endpoint, ready.generation, ready.direct)),
+            cache::entries()
+                .into_iter()
+                .map(|(name, endpoint, ready)| (name, endpoint, ready.generation, ready.direct)),
         )
     }
 

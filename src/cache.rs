@@ -103,7 +103,10 @@ impl<'a> Key<'a> {
 
 impl Entry {
     fn name_text(&self) -> &str {
-        self.name.get(..usize::from(self.name_length)).and_then(|b| std::str::from_utf8(b).ok()).unwrap_or_default()
+        self.name
+            .get(..usize::from(self.name_length))
+            .and_then(|b| std::str::from_utf8(b).ok())
+            .unwrap_or_default()
     }
 
     fn endpoint_text(&self) -> &str {
@@ -132,7 +135,9 @@ impl Table<'_> {
     }
 
     fn put(&mut self, key: &Key<'_>, ready: Ready) {
-        let (Some(name), endpoint) = (fit::<NAME_BYTES>(key.name), fit_prefix::<ENDPOINT_BYTES>(key.endpoint)) else {
+        let (Some(name), endpoint) =
+            (fit::<NAME_BYTES>(key.name), fit_prefix::<ENDPOINT_BYTES>(key.endpoint))
+        else {
             return;
         };
         *self.clock += 1;
@@ -212,7 +217,9 @@ pub fn count_provisioning() {
 /// Forgets a physical bucket of this database at every endpoint.
 pub fn evict(name: &str) {
     let database = database();
-    with_table(Access::Write, |table| table.remove(|entry| entry.database == database && entry.name_text() == name));
+    with_table(Access::Write, |table| {
+        table.remove(|entry| entry.database == database && entry.name_text() == name)
+    });
 }
 
 /// Forgets everything of this database.

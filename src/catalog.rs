@@ -86,7 +86,8 @@ impl Identity {
         // NOFORCE_RLS lets the owner past policies that are forced on its own tables.
         unsafe {
             pg_sys::GetUserIdAndSecContext(&raw mut before.user, &raw mut before.context);
-            let context = before.context | (pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_NOFORCE_RLS) as i32;
+            let context =
+                before.context | (pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_NOFORCE_RLS) as i32;
             pg_sys::SetUserIdAndSecContext(owner, context);
         }
         before
@@ -106,7 +107,8 @@ fn owner() -> Result<pg_sys::Oid> {
     unsafe {
         let schema = pg_sys::get_namespace_oid(c"storage".as_ptr(), true);
         let table = pg_sys::get_relname_relid(c"objects".as_ptr(), schema);
-        let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::RELOID as i32, pg_sys::Datum::from(table));
+        let tuple =
+            pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::RELOID as i32, pg_sys::Datum::from(table));
         if tuple.is_null() {
             return Err(Failure::internal("the table storage.objects is missing"));
         }

@@ -52,7 +52,8 @@ impl Moment {
 
     /// For a column.
     pub fn column(self) -> Result<TimestampWithTimeZone> {
-        TimestampWithTimeZone::try_from(self.0).map_err(|_| Failure::internal("the clock is outside PostgreSQL's range"))
+        TimestampWithTimeZone::try_from(self.0)
+            .map_err(|_| Failure::internal("the clock is outside PostgreSQL's range"))
     }
 }
 

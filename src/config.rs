@@ -70,7 +70,9 @@ thread_local! {
 /// `NOT_CONFIGURED` naming the setting that is missing or wrong; `STORE_UNAVAILABLE` while the local store starts.
 pub fn current() -> Result<Rc<Config>> {
     let now = stamp();
-    if let Some(config) = CURRENT.with_borrow(|kept| kept.as_ref().filter(|(at, _)| *at == now).map(|(_, c)| c.clone())) {
+    if let Some(config) =
+        CURRENT.with_borrow(|kept| kept.as_ref().filter(|(at, _)| *at == now).map(|(_, c)| c.clone()))
+    {
         return Ok(config);
     }
     let config = Rc::new(build()?);
@@ -88,7 +90,8 @@ fn build() -> Result<Config> {
 }
 
 fn remote(endpoint: &str, from_environment: bool) -> Result<Config> {
-    let endpoint = Endpoint::parse(endpoint).map_err(|reason| Failure::setting("endpoint", &format!("is not valid: {reason}")))?;
+    let endpoint = Endpoint::parse(endpoint)
+        .map_err(|reason| Failure::setting("endpoint", &format!("is not valid: {reason}")))?;
     let flag = |setting: bool, variable: &str| match environment(variable).filter(|_| from_environment) {
         Some(value) => matches!(value.to_ascii_lowercase().as_str(), "1" | "true" | "on" | "yes"),
         None => setting,
@@ -96,13 +99,16 @@ fn remote(endpoint: &str, from_environment: bool) -> Result<Config> {
     let insecure = flag(guc::ALLOW_INSECURE.get(), "S3_INSECURE");
     let path_style = flag(guc::FORCE_PATH_STYLE.get(), "S3_FORCE_PATH_STYLE");
     refuse_plain_http("endpoint", &endpoint, insecure)?;
-    let region = guc::text(&guc::REGION).or_else(|| environment("S3_REGION")).ok_or_else(|| Failure::setting("region", "is not set"))?;
+    let region = guc::text(&guc::REGION)
+        .or_else(|| environment("S3_REGION"))
+        .ok_or_else(|| Failure::setting("region", "is not set"))?;
     assemble(endpoint, region, path_style, credentials()?, insecure, false)
 }
 
 fn local() -> Result<Config> {
     let access = local_store::access()?;
-    let endpoint = Endpoint::parse(&format!("http://127.0.0.1:{}", access.port)).map_err(Failure::internal)?;
+    let endpoint =
+        Endpoint::parse(&format!("http://127.0.0.1:{}", access.port)).map_err(Failure::internal)?;
     let region = guc::text(&guc::REGION).unwrap_or_else(|| local_store::REGION.to_owned());
     assemble(endpoint, region, true, CredentialSource::Static(access.credentials), false, true)
 }
@@ -124,18 +130,24 @@ fn assemble(
             public
         }
     };
-    let wrong = |setting: &'static str| move |reason: String| Failure::setting(setting, &format!("is not valid: {reason}"));
-    let public_url_base =
-        guc::text(&guc::PUBLIC_URL_BASE).map(|text| Endpoint::parse(&text)).transpose().map_err(wrong("public_url_base"))?;
+    let wrong = |setting: &'static str| {
+        move |reason: String| Failure::setting(setting, &format!("is not valid: {reason}"))
+    };
+    let public_url_base = guc::text(&guc::PUBLIC_URL_BASE)
+        .map(|text| Endpoint::parse(&text))
+        .transpose()
+        .map_err(wrong("public_url_base"))?;
     let prefix = guc::text(&guc::BUCKET_PREFIX)
         .or_else(|| local.then(|| "local".to_owned()))
         .map(|text| BucketPrefix::parse(&text))
         .transpose()
         .map_err(wrong("bucket_prefix"))?;
-    let key_prefix = KeyPrefix::parse(&guc::text(&guc::KEY_PREFIX).unwrap_or_default()).map_err(wrong("key_prefix"))?;
+    let key_prefix =
+        KeyPrefix::parse(&guc::text(&guc::KEY_PREFIX).unwrap_or_default()).map_err(wrong("key_prefix"))?;
     // Pages under development come from localhost; a real store has no such guess.
-    let list = guc::text(&guc::ALLOWED_ORIGINS)
-        .unwrap_or_else(|| if local { "http://localhost:*,http://127.0.0.1:*".to_owned() } else { String::new() });
+    let list = guc::text(&guc::ALLOWED_ORIGINS).unwrap_or_else(|| {
+        if local { "http://localhost:*,http://127.0.0.1:*".to_owned() } else { String::new() }
+    });
     let origins = guc::parse_origins(&list).map_err(wrong("allowed_origins"))?;
     Ok(Config {
         endpoint: endpoint.to_string(),
@@ -161,9 +173,12 @@ fn assemble(
 
 fn refuse_plain_http(setting: &str, endpoint: &Endpoint, insecure: bool) -> Result<()> {
     if endpoint.is_plain_http() && !endpoint.is_loopback() && !insecure {
-        return Err(Failure::new(Token::NotConfigured, format!("pg_storage.{setting} is http beyond loopback"))
-            .detail(format!("{setting} is {endpoint}."))
-            .hint("Use https. pg_storage.allow_insecure permits http in a network where nobody listens."));
+        return Err(Failure::new(
+            Token::NotConfigured,
+            format!("pg_storage.{setting} is http beyond loopback"),
+        )
+        .detail(format!("{setting} is {endpoint}."))
+        .hint("Use https. pg_storage.allow_insecure permits http in a network where nobody listens."));
     }
     Ok(())
 }
@@ -176,13 +191,18 @@ fn credentials() -> Result<CredentialSource> {
     let credentials_file = guc::text(&guc::CREDENTIALS_FILE).map(PathBuf::from);
     match (id, secret) {
         (Some(id), Some(secret)) => return Ok(fixed(id, secret)),
-        (Some(_), None) => return Err(Failure::setting("secret_access_key", "is not set, but access_key_id is")),
-        (None, Some(_)) => return Err(Failure::setting("access_key_id", "is not set, but secret_access_key is")),
+        (Some(_), None) => {
+            return Err(Failure::setting("secret_access_key", "is not set, but access_key_id is"));
+        }
+        (None, Some(_)) => {
+            return Err(Failure::setting("access_key_id", "is not set, but secret_access_key is"));
+        }
         (None, None) => {}
     }
     if profile.is_none()
         && credentials_file.is_none()
-        && let (Some(id), Some(secret)) = (environment("S3_ACCESS_KEY_ID"), environment("S3_SECRET_ACCESS_KEY"))
+        && let (Some(id), Some(secret)) =
+            (environment("S3_ACCESS_KEY_ID"), environment("S3_SECRET_ACCESS_KEY"))
     {
         return Ok(fixed(id, secret));
     }
@@ -190,7 +210,11 @@ fn credentials() -> Result<CredentialSource> {
 }
 
 fn fixed(access_key_id: String, secret: String) -> CredentialSource {
-    CredentialSource::Static(Credentials { access_key_id, secret_access_key: Secret::new(secret), session_token: None })
+    CredentialSource::Static(Credentials {
+        access_key_id,
+        secret_access_key: Secret::new(secret),
+        session_token: None,
+    })
 }
 
 fn environment(variable: &str) -> Option<String> {

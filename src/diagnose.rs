@@ -28,7 +28,9 @@ fn finding(name: &str, level: Level, detail: impl Into<String>, hint: Option<&st
 }
 
 fn failed(name: &str, failure: &Failure) -> Finding {
-    let detail = failure.details().map_or_else(|| failure.summary(), |detail| format!("{} ({detail})", failure.summary()));
+    let detail = failure
+        .details()
+        .map_or_else(|| failure.summary(), |detail| format!("{} ({detail})", failure.summary()));
     finding(name, Level::Fail, detail, failure.advice())
 }
 
@@ -87,7 +89,12 @@ fn preloaded() -> Finding {
 fn settings(config: &Config) -> Finding {
     let kind = if config.local { "the local store" } else { "a remote store" };
     let style = if config.store.path_style { "path" } else { "virtual-host" };
-    finding("settings", Level::Ok, format!("{} ({kind}), region {}, {style} style.", config.endpoint, config.store.region), None)
+    finding(
+        "settings",
+        Level::Ok,
+        format!("{} ({kind}), region {}, {style} style.", config.endpoint, config.store.region),
+        None,
+    )
 }
 
 fn naming(config: &Config) -> Finding {
@@ -95,15 +102,21 @@ fn naming(config: &Config) -> Finding {
         (Layout::Fixed(bucket), _) => finding(
             "layout",
             Level::Ok,
-            format!("Everything goes to the existing bucket {bucket}, below '{}'.", config.key_prefix.as_str()),
-            Some("Set there yourself: CORS for your origins, public read for '{key_prefix}public/', expiry of a day for '{key_prefix}temp/', and the end of incomplete multipart uploads."),
+            format!(
+                "Everything goes to the existing bucket {bucket}, below '{}'.",
+                config.key_prefix.as_str()
+            ),
+            Some(
+                "Set there yourself: CORS for your origins, public read for '{key_prefix}public/', expiry of a day for '{key_prefix}temp/', and the end of incomplete multipart uploads.",
+            ),
         ),
-        (Layout::Minted(layout), Some(prefix)) => {
-            finding("layout", Level::Ok, format!("Bucket names begin with '{}'; layout {layout:?}.", prefix.as_str()), None)
-        }
-        (Layout::Minted(_), None) => {
-            failed("layout", &Failure::setting("bucket_prefix", "is not set"))
-        }
+        (Layout::Minted(layout), Some(prefix)) => finding(
+            "layout",
+            Level::Ok,
+            format!("Bucket names begin with '{}'; layout {layout:?}.", prefix.as_str()),
+            None,
+        ),
+        (Layout::Minted(_), None) => failed("layout", &Failure::setting("bucket_prefix", "is not set")),
     }
 }
 
@@ -132,7 +145,12 @@ fn reach(config: &Config) -> Result<Vec<Finding>> {
             if skew.abs() <= TOLERABLE_SKEW {
                 finding("clock", Level::Ok, detail, None)
             } else {
-                finding("clock", Level::Fail, detail, Some("Keep both clocks by NTP: stores refuse signatures that are 15 minutes off."))
+                finding(
+                    "clock",
+                    Level::Fail,
+                    detail,
+                    Some("Keep both clocks by NTP: stores refuse signatures that are 15 minutes off."),
+                )
             }
         }
         None => finding("clock", Level::Warn, "The store does not tell its time.", None),
@@ -152,9 +170,11 @@ fn physical_bucket(config: &Config) -> Result<Option<String>> {
         };
     }
     catalog::as_owner(|| {
-        catalog::read("SELECT storage_private.some_physical_bucket($1)", &[config.endpoint.as_str().into()], |rows| {
-            Ok(rows.first().get_one()?)
-        })
+        catalog::read(
+            "SELECT storage_private.some_physical_bucket($1)",
+            &[config.endpoint.as_str().into()],
+            |rows| Ok(rows.first().get_one()?),
+        )
     })
 }
 
@@ -187,7 +207,10 @@ fn describe(found: &Capabilities) -> Vec<Finding> {
     for (name, support, what) in optional {
         let (level, hint) = match support {
             Support::Enforced => (Level::Ok, None),
-            _ => (Level::Warn, Some("Nothing rests on it: pg_storage stages uploads and looks before and after instead.")),
+            _ => (
+                Level::Warn,
+                Some("Nothing rests on it: pg_storage stages uploads and looks before and after instead."),
+            ),
         };
         findings.push(finding(name, level, format!("{what}: {}.", words(support)), hint));
     }

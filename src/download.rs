@@ -51,7 +51,13 @@ pub fn sign(files: &[pgrx::Uuid], wish: &Wish<'_>) -> Result<Vec<Signed>> {
     })?
 }
 
-fn sign_one(signer: &mut Signer, file: &Located, asked: Option<u32>, wish: &Wish<'_>, now: Moment) -> Result<Signed> {
+fn sign_one(
+    signer: &mut Signer,
+    file: &Located,
+    asked: Option<u32>,
+    wish: &Wish<'_>,
+    now: Moment,
+) -> Result<Signed> {
     let expires = match (asked, &file.usual_lifetime) {
         (Some(asked), _) => asked,
         (None, Some(usual)) => lifetime(usual)?,
@@ -96,9 +102,7 @@ fn locate(files: &[pgrx::Uuid]) -> Result<Vec<Located>> {
          WHERE f.expires_at IS NULL OR f.expires_at OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp()
          ORDER BY asked.place",
         &[files.to_vec().into()],
-        |rows| {
-            rows.map(|row| Ok(row.get(1)?.zip(row.get(2)?))).filter_map(Result::transpose).collect()
-        },
+        |rows| rows.map(|row| Ok(row.get(1)?.zip(row.get(2)?))).filter_map(Result::transpose).collect(),
     )?;
     if visible.is_empty() {
         return Ok(Vec::new());
@@ -117,7 +121,10 @@ fn locate(files: &[pgrx::Uuid]) -> Result<Vec<Located>> {
                             filename,
                             physical_name: row.get(1)?.ok_or_else(missing)?,
                             key: row.get(2)?.ok_or_else(missing)?,
-                            access: row.get::<String>(3)?.and_then(|text| Access::parse(&text)).ok_or_else(missing)?,
+                            access: row
+                                .get::<String>(3)?
+                                .and_then(|text| Access::parse(&text))
+                                .ok_or_else(missing)?,
                             usual_lifetime: row.get(4)?,
                         })
                     })

@@ -115,22 +115,27 @@ impl From<StoreError> for Failure {
                 Token::StoreTimeout,
                 "Try again; pg_storage.connect_timeout and pg_storage.request_timeout set how long a call may take.",
             ),
-            ErrorKind::Unavailable => {
-                (Token::StoreUnavailable, "Try again; storage.check() tells whether the store can be reached.")
-            }
-            ErrorKind::Denied => {
-                (Token::StoreDenied, "The credentials lack the right, or are wrong; storage.check() examines them.")
-            }
+            ErrorKind::Unavailable => (
+                Token::StoreUnavailable,
+                "Try again; storage.check() tells whether the store can be reached.",
+            ),
+            ErrorKind::Denied => (
+                Token::StoreDenied,
+                "The credentials lack the right, or are wrong; storage.check() examines them.",
+            ),
             ErrorKind::NameTaken => (
                 Token::BucketNameTaken,
                 "Another account owns this bucket. Choose another pg_storage.bucket_prefix, or preset buckets.physical_name.",
             ),
-            ErrorKind::NoSuchBucket => {
-                (Token::StoreError, "The bucket is gone from the store; storage.provision_bucket() makes it again.")
-            }
+            ErrorKind::NoSuchBucket => (
+                Token::StoreError,
+                "The bucket is gone from the store; storage.provision_bucket() makes it again.",
+            ),
             _ => (Token::StoreError, "The request id in DETAIL finds the call in the store's log."),
         };
-        Self::new(token, format!("{} failed: {}", error.operation, error.message)).detail(store_detail(&error)).hint(hint)
+        Self::new(token, format!("{} failed: {}", error.operation, error.message))
+            .detail(store_detail(&error))
+            .hint(hint)
     }
 }
 

@@ -161,7 +161,11 @@ fn origins(value: &str) -> Result<(), String> {
 macro_rules! check_hook {
     ($name:literal, $rule:path) => {{
         #[pg_guard]
-        unsafe extern "C-unwind" fn check(value: *mut *mut c_char, _extra: *mut *mut c_void, _source: pg_sys::GucSource::Type) -> bool {
+        unsafe extern "C-unwind" fn check(
+            value: *mut *mut c_char,
+            _extra: *mut *mut c_void,
+            _source: pg_sys::GucSource::Type,
+        ) -> bool {
             // SAFETY: PostgreSQL passes a pointer to the new value, a C string or null.
             let value = unsafe {
                 match *value {
@@ -192,7 +196,8 @@ fn refuse(name: &str, reason: &str) -> bool {
     // SAFETY: the hook runs on the main thread; PostgreSQL reads these variables right after it, in the same context.
     unsafe {
         pg_sys::GUC_check_errcode(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE as i32);
-        pg_sys::GUC_check_errmsg_string = format!("invalid value for parameter \"pg_storage.{name}\"").as_pg_cstr();
+        pg_sys::GUC_check_errmsg_string =
+            format!("invalid value for parameter \"pg_storage.{name}\"").as_pg_cstr();
         pg_sys::GUC_check_errdetail_string = format!("pg_storage.{name}: {reason}.").as_pg_cstr();
     }
     false
@@ -244,9 +249,16 @@ pub fn define(preloading: bool) {
             GucContext::Postmaster,
             GucFlags::default(),
         );
-        define_text(c"pg_storage.local_store_directory", c"Directory of the local store.",
-            c"Empty: pg_storage in the data directory.", &LOCAL_STORE_DIRECTORY, GucContext::Postmaster,
-            GucFlags::SUPERUSER_ONLY, check_hook!("local_store_directory", any), None);
+        define_text(
+            c"pg_storage.local_store_directory",
+            c"Directory of the local store.",
+            c"Empty: pg_storage in the data directory.",
+            &LOCAL_STORE_DIRECTORY,
+            GucContext::Postmaster,
+            GucFlags::SUPERUSER_ONLY,
+            check_hook!("local_store_directory", any),
+            None,
+        );
     }
     DEFINING.store(false, Ordering::Relaxed);
     // SAFETY: a static string, on the main thread, during _PG_init.
@@ -257,86 +269,215 @@ fn define_store() {
     let store = |name, short, long, setting, check| {
         define_text(name, short, long, setting, GucContext::Suset, GucFlags::default(), check, None);
     };
-    store(c"pg_storage.endpoint", c"S3 endpoint that the server calls.",
+    store(
+        c"pg_storage.endpoint",
+        c"S3 endpoint that the server calls.",
         c"http[s]://host[:port][/base]. Empty: the environment's S3_ENDPOINT, else the local store.",
-        &ENDPOINT, check_hook!("endpoint", endpoint));
-    store(c"pg_storage.public_endpoint", c"S3 endpoint that presigned URLs name.",
+        &ENDPOINT,
+        check_hook!("endpoint", endpoint),
+    );
+    store(
+        c"pg_storage.public_endpoint",
+        c"S3 endpoint that presigned URLs name.",
         c"Where clients reach the store by another address than the server. Empty: pg_storage.endpoint.",
-        &PUBLIC_ENDPOINT, check_hook!("public_endpoint", endpoint));
-    store(c"pg_storage.public_url_base", c"Base of the unsigned URLs of public files.",
+        &PUBLIC_ENDPOINT,
+        check_hook!("public_endpoint", endpoint),
+    );
+    store(
+        c"pg_storage.public_url_base",
+        c"Base of the unsigned URLs of public files.",
         c"A CDN in front of the store: {base}/{bucket}/{key}. Empty: the public endpoint.",
-        &PUBLIC_URL_BASE, check_hook!("public_url_base", endpoint));
-    store(c"pg_storage.region", c"Region that requests are signed for.",
-        c"Empty: the environment's S3_REGION. Required, except by the local store.", &REGION, check_hook!("region", region));
-    store(c"pg_storage.profile", c"Profile of the AWS configuration and credentials files.",
-        c"Empty: the AWS default chain decides.", &PROFILE, check_hook!("profile", any));
-    store(c"pg_storage.credentials_file", c"AWS credentials file.",
-        c"Empty: the AWS default chain decides.", &CREDENTIALS_FILE, check_hook!("credentials_file", any));
-    define_bool(c"pg_storage.force_path_style", c"Bucket in the path of URLs rather than in the host.",
-        c"Works everywhere; off needs wildcard DNS, as AWS has.", &FORCE_PATH_STYLE);
-    define_bool(c"pg_storage.allow_insecure", c"Allows an http endpoint beyond loopback.",
-        c"Over http, presigned URLs and files are readable on the way.", &ALLOW_INSECURE);
-    define_int(c"pg_storage.connect_timeout", c"Longest time to connect to the store, TLS included.",
-        &CONNECT_TIMEOUT, 1, 600_000, GucFlags::UNIT_MS);
-    define_int(c"pg_storage.request_timeout", c"Longest time of a call to the store, all attempts included.",
-        &REQUEST_TIMEOUT, 1, 3_600_000, GucFlags::UNIT_MS);
-    define_int(c"pg_storage.max_attempts", c"How often a call to the store is sent at most.",
-        &MAX_ATTEMPTS, 1, 20, GucFlags::default());
+        &PUBLIC_URL_BASE,
+        check_hook!("public_url_base", endpoint),
+    );
+    store(
+        c"pg_storage.region",
+        c"Region that requests are signed for.",
+        c"Empty: the environment's S3_REGION. Required, except by the local store.",
+        &REGION,
+        check_hook!("region", region),
+    );
+    store(
+        c"pg_storage.profile",
+        c"Profile of the AWS configuration and credentials files.",
+        c"Empty: the AWS default chain decides.",
+        &PROFILE,
+        check_hook!("profile", any),
+    );
+    store(
+        c"pg_storage.credentials_file",
+        c"AWS credentials file.",
+        c"Empty: the AWS default chain decides.",
+        &CREDENTIALS_FILE,
+        check_hook!("credentials_file", any),
+    );
+    define_bool(
+        c"pg_storage.force_path_style",
+        c"Bucket in the path of URLs rather than in the host.",
+        c"Works everywhere; off needs wildcard DNS, as AWS has.",
+        &FORCE_PATH_STYLE,
+    );
+    define_bool(
+        c"pg_storage.allow_insecure",
+        c"Allows an http endpoint beyond loopback.",
+        c"Over http, presigned URLs and files are readable on the way.",
+        &ALLOW_INSECURE,
+    );
+    define_int(
+        c"pg_storage.connect_timeout",
+        c"Longest time to connect to the store, TLS included.",
+        &CONNECT_TIMEOUT,
+        1,
+        600_000,
+        GucFlags::UNIT_MS,
+    );
+    define_int(
+        c"pg_storage.request_timeout",
+        c"Longest time of a call to the store, all attempts included.",
+        &REQUEST_TIMEOUT,
+        1,
+        3_600_000,
+        GucFlags::UNIT_MS,
+    );
+    define_int(
+        c"pg_storage.max_attempts",
+        c"How often a call to the store is sent at most.",
+        &MAX_ATTEMPTS,
+        1,
+        20,
+        GucFlags::default(),
+    );
 }
 
 fn define_secrets() {
     let flags = GucFlags::SUPERUSER_ONLY | GucFlags::NO_SHOW_ALL | GucFlags::DISALLOW_IN_AUTO_FILE;
     let secret = |name, short, setting, check| {
-        define_text(name, short, c"Set it in the configuration file only; it is never shown.", setting, GucContext::Sighup,
-            flags, check, Some(show_hidden as unsafe extern "C-unwind" fn() -> _));
+        define_text(
+            name,
+            short,
+            c"Set it in the configuration file only; it is never shown.",
+            setting,
+            GucContext::Sighup,
+            flags,
+            check,
+            Some(show_hidden as unsafe extern "C-unwind" fn() -> _),
+        );
     };
-    secret(c"pg_storage.access_key_id", c"Access key of the store.", &ACCESS_KEY_ID, check_hook!("access_key_id", any));
-    secret(c"pg_storage.secret_access_key", c"Secret key of the store.", &SECRET_ACCESS_KEY,
-        check_hook!("secret_access_key", any));
+    secret(
+        c"pg_storage.access_key_id",
+        c"Access key of the store.",
+        &ACCESS_KEY_ID,
+        check_hook!("access_key_id", any),
+    );
+    secret(
+        c"pg_storage.secret_access_key",
+        c"Secret key of the store.",
+        &SECRET_ACCESS_KEY,
+        check_hook!("secret_access_key", any),
+    );
 }
 
 fn define_identity() {
     let identity = |name, short, long, setting, check| {
         define_text(name, short, long, setting, GucContext::Suset, GucFlags::default(), check, None);
     };
-    identity(c"pg_storage.user_id_setting", c"Name of the setting that carries the user's id.",
+    identity(
+        c"pg_storage.user_id_setting",
+        c"Name of the setting that carries the user's id.",
         c"Empty there: sub of the JSON in request.jwt.claims; absent there too: the role's name.",
-        &USER_ID_SETTING, check_hook!("user_id_setting", setting_name));
+        &USER_ID_SETTING,
+        check_hook!("user_id_setting", setting_name),
+    );
     identity(c"pg_storage.tenant_id_setting", c"Name of the setting that carries the tenant.",
         c"Empty there: tenant_id of the JSON in request.jwt.claims; absent there too: pg_storage.default_tenant.",
         &TENANT_ID_SETTING, check_hook!("tenant_id_setting", setting_name));
-    identity(c"pg_storage.default_tenant", c"Tenant of callers whose claims name none.",
-        c"Empty refuses them with TENANT_REQUIRED.", &DEFAULT_TENANT, check_hook!("default_tenant", any));
+    identity(
+        c"pg_storage.default_tenant",
+        c"Tenant of callers whose claims name none.",
+        c"Empty refuses them with TENANT_REQUIRED.",
+        &DEFAULT_TENANT,
+        check_hook!("default_tenant", any),
+    );
 }
 
 fn define_buckets() {
     let bucket = |name, short, long, setting, check| {
         define_text(name, short, long, setting, GucContext::Suset, GucFlags::default(), check, None);
     };
-    bucket(c"pg_storage.bucket_prefix", c"First part of minted bucket names.",
-        c"1 to 20 of a-z, 0-9 and hyphen. Required to provision on a real store.", &BUCKET_PREFIX,
-        check_hook!("bucket_prefix", prefix));
-    bucket(c"pg_storage.fixed_bucket", c"One existing bucket for everything.",
-        c"Nothing is created or configured there. Empty: pg_storage.bucket_layout decides.", &FIXED_BUCKET,
-        check_hook!("fixed_bucket", check_bucket_name));
-    bucket(c"pg_storage.key_prefix", c"First part of every key in the fixed bucket.", c"", &KEY_PREFIX,
-        check_hook!("key_prefix", key_prefix));
-    bucket(c"pg_storage.allowed_origins", c"CORS origins where neither bucket nor tenant names any.",
-        c"Separated by commas. Empty: provisioning is refused, never open to all.", &ALLOWED_ORIGINS,
-        check_hook!("allowed_origins", origins));
-    GucRegistry::define_enum_guc(c"pg_storage.bucket_layout", c"How physical buckets are shared.",
+    bucket(
+        c"pg_storage.bucket_prefix",
+        c"First part of minted bucket names.",
+        c"1 to 20 of a-z, 0-9 and hyphen. Required to provision on a real store.",
+        &BUCKET_PREFIX,
+        check_hook!("bucket_prefix", prefix),
+    );
+    bucket(
+        c"pg_storage.fixed_bucket",
+        c"One existing bucket for everything.",
+        c"Nothing is created or configured there. Empty: pg_storage.bucket_layout decides.",
+        &FIXED_BUCKET,
+        check_hook!("fixed_bucket", check_bucket_name),
+    );
+    bucket(
+        c"pg_storage.key_prefix",
+        c"First part of every key in the fixed bucket.",
+        c"",
+        &KEY_PREFIX,
+        check_hook!("key_prefix", key_prefix),
+    );
+    bucket(
+        c"pg_storage.allowed_origins",
+        c"CORS origins where neither bucket nor tenant names any.",
+        c"Separated by commas. Empty: provisioning is refused, never open to all.",
+        &ALLOWED_ORIGINS,
+        check_hook!("allowed_origins", origins),
+    );
+    GucRegistry::define_enum_guc(
+        c"pg_storage.bucket_layout",
+        c"How physical buckets are shared.",
         c"tenant: one for each tenant and access; bucket: one for each bucket; access: one for each access.",
-        &BUCKET_LAYOUT, GucContext::Suset, GucFlags::default());
+        &BUCKET_LAYOUT,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
 }
 
 fn define_limits() {
-    GucRegistry::define_float_guc(c"pg_storage.max_file_size", c"Largest file.", c"Up to 5 TiB.", &MAX_FILE_SIZE,
-        1.0, 5.0 * 1024.0 * 1024.0 * 1024.0 * 1024.0, GucContext::Suset, GucFlags::UNIT_BYTE);
+    GucRegistry::define_float_guc(
+        c"pg_storage.max_file_size",
+        c"Largest file.",
+        c"Up to 5 TiB.",
+        &MAX_FILE_SIZE,
+        1.0,
+        5.0 * 1024.0 * 1024.0 * 1024.0 * 1024.0,
+        GucContext::Suset,
+        GucFlags::UNIT_BYTE,
+    );
     let week = MAX_SECONDS as i32;
-    define_int(c"pg_storage.upload_url_ttl", c"Lifetime of upload URLs.", &UPLOAD_URL_TTL, 1, week, GucFlags::UNIT_S);
-    define_int(c"pg_storage.download_url_ttl", c"Lifetime of download URLs.", &DOWNLOAD_URL_TTL, 1, week, GucFlags::UNIT_S);
-    define_int(c"pg_storage.deletion_delay", c"Time between the end of an object's last file and its own.",
-        &DELETION_DELAY, 0, i32::MAX, GucFlags::UNIT_S);
+    define_int(
+        c"pg_storage.upload_url_ttl",
+        c"Lifetime of upload URLs.",
+        &UPLOAD_URL_TTL,
+        1,
+        week,
+        GucFlags::UNIT_S,
+    );
+    define_int(
+        c"pg_storage.download_url_ttl",
+        c"Lifetime of download URLs.",
+        &DOWNLOAD_URL_TTL,
+        1,
+        week,
+        GucFlags::UNIT_S,
+    );
+    define_int(
+        c"pg_storage.deletion_delay",
+        c"Time between the end of an object's last file and its own.",
+        &DELETION_DELAY,
+        0,
+        i32::MAX,
+        GucFlags::UNIT_S,
+    );
 }
 
 #[allow(clippy::too_many_arguments)]
@@ -352,24 +493,64 @@ fn define_text(
 ) {
     // SAFETY: the hooks are guarded functions that keep to PostgreSQL's contract for them.
     unsafe {
-        GucRegistry::define_string_guc_with_hooks(name, short, long, setting, context, flags, check, Some(text_assigned), show);
-    }
-}
-
-fn define_bool(name: &'static CStr, short: &'static CStr, long: &'static CStr, setting: &'static GucSetting<bool>) {
-    // SAFETY: as above.
-    unsafe {
-        GucRegistry::define_bool_guc_with_hooks(
-            name, short, long, setting, GucContext::Suset, GucFlags::default(), None, Some(bool_assigned), None,
+        GucRegistry::define_string_guc_with_hooks(
+            name,
+            short,
+            long,
+            setting,
+            context,
+            flags,
+            check,
+            Some(text_assigned),
+            show,
         );
     }
 }
 
-fn define_int(name: &'static CStr, short: &'static CStr, setting: &'static GucSetting<i32>, min: i32, max: i32, flags: GucFlags) {
+fn define_bool(
+    name: &'static CStr,
+    short: &'static CStr,
+    long: &'static CStr,
+    setting: &'static GucSetting<bool>,
+) {
+    // SAFETY: as above.
+    unsafe {
+        GucRegistry::define_bool_guc_with_hooks(
+            name,
+            short,
+            long,
+            setting,
+            GucContext::Suset,
+            GucFlags::default(),
+            None,
+            Some(bool_assigned),
+            None,
+        );
+    }
+}
+
+fn define_int(
+    name: &'static CStr,
+    short: &'static CStr,
+    setting: &'static GucSetting<i32>,
+    min: i32,
+    max: i32,
+    flags: GucFlags,
+) {
     // SAFETY: as above.
     unsafe {
         GucRegistry::define_int_guc_with_hooks(
-            name, short, c"", setting, min, max, GucContext::Suset, flags, None, Some(int_assigned), None,
+            name,
+            short,
+            c"",
+            setting,
+            min,
+            max,
+            GucContext::Suset,
+            flags,
+            None,
+            Some(int_assigned),
+            None,
         );
     }
 }

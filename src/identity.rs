@@ -52,5 +52,7 @@ fn current_setting(name: &str) -> Option<String> {
 
 fn role_name() -> String {
     // SAFETY: the current user's id always names a role; with noerr = false the result is never null.
-    unsafe { CStr::from_ptr(pg_sys::GetUserNameFromId(pg_sys::GetUserId(), false)) }.to_string_lossy().into_owned()
+    unsafe { CStr::from_ptr(pg_sys::GetUserNameFromId(pg_sys::GetUserId(), false)) }
+        .to_string_lossy()
+        .into_owned()
 }

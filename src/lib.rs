@@ -13,6 +13,9 @@
 //!
 //! Pure rules live in `pg_storage_core`, talking to stores in `pg_storage_store`, serving S3 in `pg_storage_gateway`.
 
+// The readers of a cdylib's documentation are its developers.
+#![allow(rustdoc::private_intra_doc_links)]
+
 use pgrx::prelude::*;
 
 mod api;
@@ -49,7 +52,11 @@ extension_sql_file!("../sql/20_rules.sql", name = "rules", requires = ["provisio
 extension_sql_file!("../sql/30_policies.sql", name = "policies", requires = ["rules"]);
 extension_sql_file!("../sql/40_api.sql", name = "public_api", requires = ["policies"]);
 extension_sql_file!("../sql/45_maintenance.sql", name = "maintenance", requires = ["public_api"]);
-extension_sql_file!("../sql/50_operations.sql", name = "operations", requires = ["maintenance", cache_statistics, cache_entries, clear_cache, diagnose]);
+extension_sql_file!(
+    "../sql/50_operations.sql",
+    name = "operations",
+    requires = ["maintenance", cache_statistics, cache_entries, clear_cache, diagnose]
+);
 extension_sql_file!("../sql/90_privileges.sql", name = "privileges", finalize);
 
 /// Called by PostgreSQL when the library is loaded. Starts nothing: no thread, runtime or socket may exist before fork.

@@ -85,7 +85,9 @@ fn wanted(config: &Config, bucket: &Bucket) -> Result<Wanted> {
     let tenant = Some(bucket.tenant.clone());
     let access = Some(bucket.access);
     match (&config.layout, &bucket.physical_name) {
-        (Layout::Fixed(fixed), None) => Ok(Wanted { name: fixed.clone(), fixed: true, tenant: None, access: None }),
+        (Layout::Fixed(fixed), None) => {
+            Ok(Wanted { name: fixed.clone(), fixed: true, tenant: None, access: None })
+        }
         (Layout::Fixed(fixed), Some(name)) if fixed == name => {
             Ok(Wanted { name: fixed.clone(), fixed: true, tenant: None, access: None })
         }
@@ -94,7 +96,8 @@ fn wanted(config: &Config, bucket: &Bucket) -> Result<Wanted> {
         }
         (_, Some(name)) => Ok(Wanted { name: name.clone(), fixed: false, tenant, access }),
         (Layout::Minted(layout), None) => {
-            let prefix = config.prefix.as_ref().ok_or_else(|| Failure::setting("bucket_prefix", "is not set"))?;
+            let prefix =
+                config.prefix.as_ref().ok_or_else(|| Failure::setting("bucket_prefix", "is not set"))?;
             let label = bucket.access.as_str();
             let id = bucket.id.to_string();
             let (name, tenant) = match layout {
@@ -110,11 +113,17 @@ fn wanted(config: &Config, bucket: &Bucket) -> Result<Wanted> {
 /// Private bytes must never land in a bucket that the world can read.
 fn refuse_mixed_access(wanted: &Wanted, known: &Known) -> Result<()> {
     match (wanted.access, known.access) {
-        (Some(wanted_access), Some(known_access)) if wanted_access != known_access => {
-            Err(Failure::new(Token::NotConfigured, "the physical bucket serves another access")
-                .detail(format!("{} is {}, the bucket is {}.", wanted.name, known_access.as_str(), wanted_access.as_str()))
-                .hint("Preset another physical_name; private, public and temp files never share a physical bucket."))
-        }
+        (Some(wanted_access), Some(known_access)) if wanted_access != known_access => Err(Failure::new(
+            Token::NotConfigured,
+            "the physical bucket serves another access",
+        )
+        .detail(format!(
+            "{} is {}, the bucket is {}.",
+            wanted.name,
+            known_access.as_str(),
+            wanted_access.as_str()
+        ))
+        .hint("Preset another physical_name; private, public and temp files never share a physical bucket.")),
         _ => Ok(()),
     }
 }
@@ -141,7 +150,8 @@ impl Known {
                     let capabilities: Option<JsonB> = row.get(5)?;
                     Ok(Self {
                         access: row.get::<String>(1)?.and_then(|text| Access::parse(&text)),
-                        ready: row.get(3)?.unwrap_or(false) && endpoint.as_deref() == Some(config.endpoint.as_str()),
+                        ready: row.get(3)?.unwrap_or(false)
+                            && endpoint.as_deref() == Some(config.endpoint.as_str()),
                         generation: row.get(4)?.unwrap_or(1),
                         capabilities: capabilities.and_then(|json| serde_json::from_value(json.0).ok()),
                     })
@@ -166,7 +176,12 @@ fn apply(config: &Config, bucket: &Bucket, wanted: &Wanted, known: Known, ask: A
     let report = wait::until(async move { provision(&store, &plan).await })?;
     if let Some(error) = report.failure() {
         let failure = Failure::from(error.clone());
-        let detail = format!("{} Steps of {}: {}.", failure.details().unwrap_or_default(), wanted.name, steps(&report));
+        let detail = format!(
+            "{} Steps of {}: {}.",
+            failure.details().unwrap_or_default(),
+            wanted.name,
+            steps(&report)
+        );
         return Err(failure.detail(detail));
     }
     cache::count_provisioning();
@@ -230,8 +245,11 @@ fn finish(config: &Config, bucket: &Bucket, wanted: Wanted, ready: Ready) -> Res
         )?;
     }
     // In a bucket that all accesses share, an operator can open one of them by its prefix.
-    let key_prefix =
-        if wanted.fixed { format!("{}{}/", config.key_prefix.as_str(), bucket.access.as_str()) } else { String::new() };
+    let key_prefix = if wanted.fixed {
+        format!("{}{}/", config.key_prefix.as_str(), bucket.access.as_str())
+    } else {
+        String::new()
+    };
     Ok(Place { name: wanted.name, ready, key_prefix })
 }
 
@@ -253,13 +271,20 @@ fn origins(config: &Config, bucket: &Bucket, wanted: &Wanted) -> Result<Vec<Orig
         )
     })?;
     if texts.is_empty() {
-        return Err(Failure::setting("allowed_origins", "is not set, and neither the bucket nor its tenant names an origin"));
+        return Err(Failure::setting(
+            "allowed_origins",
+            "is not set, and neither the bucket nor its tenant names an origin",
+        ));
     }
     texts.iter().map(|text| Origin::parse(text).map_err(Failure::from)).collect()
 }
 
 fn ready(generation: i64, capabilities: &Capabilities) -> Ready {
-    Ready { generation, direct: capabilities.direct(), create_only: capabilities.create_only != Support::Refused }
+    Ready {
+        generation,
+        direct: capabilities.direct(),
+        create_only: capabilities.create_only != Support::Refused,
+    }
 }
 
 fn steps(report: &Report) -> String {

@@ -65,7 +65,7 @@ pub struct Admission {
 }
 
 /// Validates what is declared against the rules and the bucket, and chooses what only the server may choose.
-pub fn admit(bucket: &Bucket, declared: Declared<'_>) -> Result<Admission> {
+pub fn admit(bucket: &Bucket, declared: &Declared<'_>) -> Result<Admission> {
     let filename = Filename::parse(declared.filename)?;
     let content_type = ContentType::parse(declared.content_type)?;
     check_size(bucket, declared.size)?;
@@ -78,7 +78,11 @@ pub fn admit(bucket: &Bucket, declared: Declared<'_>) -> Result<Admission> {
     };
     if !allowed(&content_type, &bucket.allowed_mime_types) {
         return Err(Failure::new(Token::ContentTypeNotAllowed, "the bucket does not take this type")
-            .detail(format!("{} is not among {}.", content_type.as_str(), bucket.allowed_mime_types.join(", ")))
+            .detail(format!(
+                "{} is not among {}.",
+                content_type.as_str(),
+                bucket.allowed_mime_types.join(", ")
+            ))
             .hint("buckets.allowed_mime_types lists what it takes."));
     }
     agreement::declared_with_extension(filename.as_str(), &content_type)?;
@@ -142,16 +146,7 @@ struct Opened {
 }
 
 /// Inserts the request as the caller, shares an object the caller can already read, or signs a URL.
-pub fn open(
-    bucket: pgrx::Uuid,
-    filename: Option<&str>,
-    content_type: Option<&str>,
-    size: Option<i64>,
-    sha256: Option<&str>,
-    path: Option<&str>,
-    metadata: JsonB,
-    expires_in: Option<Interval>,
-) -> Result<Ticket> {
+pub fn open(bucket: pgrx::Uuid, declared: &Declared<'_>, metadata: JsonB) -> Result<Ticket> {
     let opened = with_forbidden_named(|| {
         catalog::write(
             "INSERT INTO storage.upload_requests (bucket_id, filename, content_type, size, sha256, path, metadata, expires_in)
@@ -159,13 +154,13 @@ pub fn open(
              RETURNING id, file_id, physical_name, object_key, create_only, created_at, expires_at",
             &[
                 bucket.into(),
-                filename.into(),
-                content_type.into(),
-                size.into(),
-                sha256.into(),
-                path.into(),
+                declared.filename.into(),
+                declared.content_type.into(),
+                declared.size.into(),
+                declared.sha256.into(),
+                declared.path.into(),
                 metadata.into(),
-                expires_in.into(),
+                declared.expires_in.into(),
             ],
             |rows| {
                 let row = rows.first();
@@ -182,13 +177,12 @@ pub fn open(
             },
         )
     })?;
-    let (content_type, size) = (content_type.unwrap_or_default(), size.unwrap_or_default());
-    if let Some(sha256) = sha256
-        && share(opened.id, bucket, sha256, size)?
+    if let Some(sha256) = declared.sha256
+        && share(opened.id, bucket, sha256, declared.size)?
     {
         return Ok(Ticket { upload_id: opened.id, file_id: opened.file_id, upload: None });
     }
-    let upload = sign(&opened, &ContentType::parse(content_type)?, size.unsigned_abs(), sha256)?;
+    let upload = sign(&opened, declared)?;
     Ok(Ticket { upload_id: opened.id, file_id: opened.file_id, upload: Some(upload) })
 }
 
@@ -221,9 +215,11 @@ fn share(upload: pgrx::Uuid, bucket: pgrx::Uuid, sha256: &str, size: i64) -> Res
     )?;
     for object in candidates {
         let shared = catalog::as_owner(|| {
-            catalog::write("SELECT storage_private.share_object($1, $2)", &[upload.into(), object.into()], |rows| {
-                Ok(rows.first().get_one::<bool>()?.unwrap_or(false))
-            })
+            catalog::write(
+                "SELECT storage_private.share_object($1, $2)",
+                &[upload.into(), object.into()],
+                |rows| Ok(rows.first().get_one::<bool>()?.unwrap_or(false)),
+            )
         })?;
         if shared {
             return Ok(true);
@@ -232,9 +228,11 @@ fn share(upload: pgrx::Uuid, bucket: pgrx::Uuid, sha256: &str, size: i64) -> Res
     Ok(false)
 }
 
-fn sign(opened: &Opened, content_type: &ContentType, size: u64, sha256: Option<&str>) -> Result<(String, JsonB, TimestampWithTimeZone)> {
-    let digest = sha256.map(Digest::parse_hex).transpose()?;
-    let headers = signed_headers(content_type, size, digest.as_ref(), opened.create_only);
+fn sign(opened: &Opened, declared: &Declared<'_>) -> Result<(String, JsonB, TimestampWithTimeZone)> {
+    let content_type = ContentType::parse(declared.content_type)?;
+    let digest = declared.sha256.map(Digest::parse_hex).transpose()?;
+    let headers =
+        signed_headers(&content_type, declared.size.unsigned_abs(), digest.as_ref(), opened.create_only);
     let borrowed: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let config = config::current()?;
     let url = session::with_signer(&config, |signer| {
@@ -285,7 +283,10 @@ pub fn confirm(upload: pgrx::Uuid) -> Result<()> {
         Ok(found) => found,
         Err(Examination::BucketGone) => {
             cache::evict(&pending.physical_name);
-            catalog::run_as_owner("SELECT storage_private.mark_missing($1)", &[pending.physical_name.as_str().into()])?;
+            catalog::run_as_owner(
+                "SELECT storage_private.mark_missing($1)",
+                &[pending.physical_name.as_str().into()],
+            )?;
             (Finding::Absent, None)
         }
         Err(Examination::Failed(failure)) => return Err(failure),
@@ -296,9 +297,11 @@ pub fn confirm(upload: pgrx::Uuid) -> Result<()> {
         Finding::SizeMismatch { declared, found } => {
             close(upload, Reason::SizeMismatch, Some(format!("declared {declared} bytes, found {found}")))
         }
-        Finding::HashMismatch { declared, found } => {
-            close(upload, Reason::HashMismatch, Some(format!("declared {}, found {}", declared.to_hex(), found.to_hex())))
-        }
+        Finding::HashMismatch { declared, found } => close(
+            upload,
+            Reason::HashMismatch,
+            Some(format!("declared {}, found {}", declared.to_hex(), found.to_hex())),
+        ),
         Finding::ContentTypeMismatch { declared, found } => {
             close(upload, Reason::ContentTypeMismatch, Some(format!("declared {declared}, found {found}")))
         }
@@ -397,20 +400,29 @@ impl From<StoreError> for Examination {
 }
 
 /// What the store holds for an upload, and where the verified bytes are when they were copied.
-fn examine(upload: pgrx::Uuid, pending: &Pending) -> std::result::Result<(Finding, Option<String>), Examination> {
+fn examine(
+    upload: pgrx::Uuid,
+    pending: &Pending,
+) -> std::result::Result<(Finding, Option<String>), Examination> {
     let failed = Examination::Failed;
     let config = config::current().map_err(failed)?;
     let store = session::store(&config).map_err(failed)?;
     let size = pending.size.unsigned_abs();
     let expected = Expected {
         size,
-        sha256: pending.sha256.as_deref().map(Digest::parse_hex).transpose().map_err(|error| failed(error.into()))?,
+        sha256: pending
+            .sha256
+            .as_deref()
+            .map(Digest::parse_hex)
+            .transpose()
+            .map_err(|error| failed(error.into()))?,
         content_type: ContentType::parse(&pending.content_type).map_err(|error| failed(error.into()))?,
         check_bytes: pending.check_bytes,
     };
     let (physical, key) = (pending.physical_name.clone(), pending.object_key.clone());
     if pending.direct {
-        let finding = crate::wait::until(async move { verify::direct(&store, &physical, &key, &expected).await });
+        let finding =
+            crate::wait::until(async move { verify::direct(&store, &physical, &key, &expected).await });
         return Ok((finding.map_err(failed)??, None));
     }
     let capabilities = capabilities(&config.endpoint).map_err(failed)?;
@@ -418,7 +430,8 @@ fn examine(upload: pgrx::Uuid, pending: &Pending) -> std::result::Result<(Findin
     let upload_id = Uuid::from_bytes(*upload.as_bytes());
     let (tenant, bucket) = (pending.tenant.clone(), pending.bucket);
     let prefix = key.strip_suffix(&staging_key(&tenant, &upload_id)).unwrap_or_default().to_owned();
-    let final_key = move |digest: &Digest| format!("{prefix}{}", content_key(&tenant, &bucket, digest, &upload_id));
+    let final_key =
+        move |digest: &Digest| format!("{prefix}{}", content_key(&tenant, &bucket, digest, &upload_id));
     let staged = crate::wait::until(async move {
         verify::staged(&store, &physical, &key, final_key, &expected, size, &capabilities).await
     });
@@ -429,7 +442,9 @@ fn examine(upload: pgrx::Uuid, pending: &Pending) -> std::result::Result<(Findin
 /// What the store was seen to enforce; what is not recorded counts as not enforced.
 fn capabilities(endpoint: &str) -> Result<Capabilities> {
     let recorded: Option<JsonB> = catalog::as_owner(|| {
-        catalog::read("SELECT storage_private.capabilities_of($1)", &[endpoint.into()], |rows| Ok(rows.first().get_one()?))
+        catalog::read("SELECT storage_private.capabilities_of($1)", &[endpoint.into()], |rows| {
+            Ok(rows.first().get_one()?)
+        })
     })?;
     Ok(recorded.and_then(|json| serde_json::from_value(json.0).ok()).unwrap_or_default())
 }

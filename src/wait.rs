@@ -63,10 +63,17 @@ pub fn in_runtime<T>(build: impl FnOnce() -> T) -> Result<T> {
 
 /// One sleep of the backend: until the eventfd is written, the latch is set, or it is time to look at the client.
 fn sleep(wake: RawFd) {
-    let events = pg_sys::WL_LATCH_SET | pg_sys::WL_SOCKET_READABLE | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
+    let events =
+        pg_sys::WL_LATCH_SET | pg_sys::WL_SOCKET_READABLE | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
     // SAFETY: called on the backend's main thread with its own latch and a descriptor that lives as long as the process.
     let woken = unsafe {
-        pg_sys::WaitLatchOrSocket(pg_sys::MyLatch, events as i32, wake, CLIENT_CHECK_MS, pg_sys::PG_WAIT_EXTENSION)
+        pg_sys::WaitLatchOrSocket(
+            pg_sys::MyLatch,
+            events as i32,
+            wake,
+            CLIENT_CHECK_MS,
+            pg_sys::PG_WAIT_EXTENSION,
+        )
     } as u32;
     if woken & pg_sys::WL_SOCKET_READABLE != 0 {
         let mut count = 0u64;
@@ -101,7 +108,8 @@ fn notice_lost_client() {
 }
 
 fn io_thread() -> Result<&'static IoThread> {
-    IO.get_or_try_init(start).map_err(|error| Failure::internal(format!("cannot start the I/O thread: {error}")))
+    IO.get_or_try_init(start)
+        .map_err(|error| Failure::internal(format!("cannot start the I/O thread: {error}")))
 }
 
 fn start() -> std::io::Result<IoThread> {
@@ -119,7 +127,8 @@ fn start() -> std::io::Result<IoThread> {
         }
     }
 
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(2).build()?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(2).build()?;
     let handle = runtime.handle().clone();
     let (stop, stopped) = oneshot::channel::<()>();
     let thread = with_signals_blocked(|| {

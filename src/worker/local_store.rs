@@ -69,7 +69,9 @@ pub fn access() -> Result<LocalAccess> {
     if !preload::preloaded() {
         return Err(Failure::new(Token::NotConfigured, "no store is configured")
             .detail("pg_storage.endpoint is empty, and the local store needs the library preloaded.")
-            .hint("Set pg_storage.endpoint, or add pg_storage to shared_preload_libraries for the local store."));
+            .hint(
+                "Set pg_storage.endpoint, or add pg_storage to shared_preload_libraries for the local store.",
+            ));
     }
     let step = Duration::from_millis(50);
     for _ in 0..STARTUP.as_millis() / step.as_millis() {
@@ -162,7 +164,8 @@ impl Server {
         let (stop, stopped) = oneshot::channel::<()>();
         let thread = wait::with_signals_blocked(|| {
             std::thread::Builder::new().name("pg_storage S3".into()).spawn(move || {
-                let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+                let runtime =
+                    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
                 let result = runtime.block_on(async {
                     let listener = tokio::net::TcpListener::from_std(listener)?;
                     serve(listener, config, async {

@@ -11,12 +11,15 @@ pub(crate) struct Daemon {
     child: Child,
     pid_file: PathBuf,
     log: PathBuf,
+    /// How much an earlier process over the same directory had written.
+    log_start: usize,
 }
 
 impl Daemon {
     /// Starts `command` with its output in `directory/log`; `directory` comes from [`crate::scratch`].
     pub(crate) fn spawn(name: &'static str, mut command: Command, directory: &Path) -> Self {
         let log = directory.join("log");
+        let log_start = fs::read(&log).map_or(0, |earlier| earlier.len());
         let output = File::options().create(true).append(true).open(&log).expect("open the log");
         let errors = output.try_clone().expect("share the log");
         let child = command
@@ -27,12 +30,13 @@ impl Daemon {
             .unwrap_or_else(|error| panic!("cannot start {name}: {error}"));
         let pid_file = directory.join("pid");
         fs::write(&pid_file, child.id().to_string()).expect("note the process id");
-        Self { name, child, pid_file, log }
+        Self { name, child, pid_file, log, log_start }
     }
 
     /// What the process wrote so far.
     pub(crate) fn log(&self) -> String {
-        fs::read_to_string(&self.log).unwrap_or_default()
+        let bytes = fs::read(&self.log).unwrap_or_default();
+        String::from_utf8_lossy(bytes.get(self.log_start..).unwrap_or_default()).into_owned()
     }
 
     /// Fails the test, with the log, if the process has ended.

@@ -125,7 +125,7 @@ fn spawn(directory: &Path, listen: &str) -> (Daemon, String) {
     let endpoint = eventually("the local store to listen", Duration::from_secs(30), || {
         daemon.assert_running();
         let log = daemon.log();
-        let line = log.lines().rfind(|line| line.starts_with("listening on "))?;
+        let line = log.lines().find(|line| line.starts_with("listening on "))?;
         Some(line.trim_start_matches("listening on ").to_owned())
     });
     (daemon, endpoint)

@@ -94,3 +94,55 @@ fn random(length: usize) -> io::Result<String> {
         .map(|byte| char::from(*byte))
         .collect())
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn credentials_are_made_once_and_are_private() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("credentials");
+        let made = load_or_create_credentials(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(load_or_create_credentials(&path).unwrap(), made);
+        assert!(made.secret_access_key.expose().len() >= 40);
+        let other = load_or_create_credentials(&directory.path().join("other")).unwrap();
+        assert_ne!(other.secret_access_key, made.secret_access_key);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2, "no temporary file stays");
+    }
+
+    #[test]
+    fn of_many_who_make_them_all_get_the_same() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("credentials");
+        let made: Vec<_> = std::thread::scope(|scope| {
+            let makers: Vec<_> =
+                (0..8).map(|_| scope.spawn(|| load_or_create_credentials(&path).unwrap())).collect();
+            makers.into_iter().map(|maker| maker.join().unwrap()).collect()
+        });
+        assert!(made.windows(2).all(|pair| pair.first() == pair.last()));
+    }
+
+    #[test]
+    fn a_file_that_others_may_read_or_that_is_broken_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("credentials");
+        load_or_create_credentials(&path).unwrap();
+        for mode in [0o640, 0o604, 0o660] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            let refused = load_or_create_credentials(&path).unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied, "{mode:o}");
+        }
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        for text in ["", "one\n", "\nsecret\n", "a\nb\nc\n"] {
+            fs::write(&path, text).unwrap();
+            assert_eq!(
+                load_or_create_credentials(&path).unwrap_err().kind(),
+                io::ErrorKind::InvalidData,
+                "{text:?}"
+            );
+        }
+    }
+}

@@ -13,6 +13,7 @@ mod document;
 mod failure;
 mod form;
 mod front;
+mod hex;
 mod index;
 mod lifecycle;
 mod policy;

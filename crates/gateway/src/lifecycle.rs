@@ -189,3 +189,7 @@ fn abort(store: &Store, bucket: &str, rule: &LifecycleRule, now: Moment) -> Outc
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "lifecycle_tests.rs"]
+mod tests;

@@ -12,6 +12,7 @@ use s3s::{S3Error, S3Result, TrailingHeaders, s3_error};
 use crate::blobs::Staged;
 use crate::checksum::{self, Algorithm, Checksum, Running, check_form};
 use crate::failure::{Failure, Outcome, custom};
+use crate::hex;
 use crate::store::Store;
 
 /// Bytes gathered before they are hashed and written: large enough to make the hand-over to a blocking thread cheap.
@@ -290,7 +291,7 @@ fn verify(sink: Sink, declared: Declared) -> S3Result<Received> {
     Ok(Received {
         staged: sink.staged.map(|staged| (staged, sink.size)),
         size: sink.size,
-        md5: hex(md5.as_ref()),
+        md5: hex::encode(md5.as_ref()),
         checksum,
         also: sink.also.map(Running::finish),
     })
@@ -322,14 +323,4 @@ fn interrupted(error: &(dyn std::error::Error + Send + Sync + 'static)) -> S3Err
     } else {
         incomplete()
     }
-}
-
-/// Lower-case hex.
-pub fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }

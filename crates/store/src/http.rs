@@ -11,9 +11,8 @@ use aws_smithy_runtime_api::client::http::{HttpConnector, HttpConnectorSettings}
 
 use crate::error::{ErrorKind, StoreError};
 
-/// How long an unused connection is kept. Shorter than any server we know closes one (Garage and hyper-based
-/// servers after 60 s or never, AWS after about 20 s, proxies from 5 s up), so that a request rarely meets one
-/// that is just being closed.
+/// How long an unused connection is kept: less than servers and proxies commonly keep one, so that a request rarely
+/// meets one that is just being closed.
 const POOL_IDLE: Duration = Duration::from_secs(4);
 
 /// The most of an error document that is read; S3's are a few hundred bytes.

@@ -14,7 +14,6 @@ use s3s::dto::{Metadata, PostResponse, StreamingBlob, Timestamp, TimestampFormat
 use s3s::{Body, S3Error, S3Result, s3_error};
 
 use crate::document;
-use crate::failure::custom;
 use crate::index::objects::Condition;
 use crate::index::records::{Headers, Object};
 use crate::receive::{Declared, MAX_BODY};
@@ -86,10 +85,9 @@ impl Fields {
         if self.size <= MAX_FIELDS {
             return Ok(());
         }
-        Err(custom(
-            "MaxPostPreDataLengthExceeded",
-            StatusCode::BAD_REQUEST,
-            "Your POST request fields preceding the upload file were too large.",
+        Err(s3_error!(
+            MaxPostPreDataLengthExceededError,
+            "Your POST request fields preceding the upload file were too large."
         ))
     }
 

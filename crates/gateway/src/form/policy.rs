@@ -11,6 +11,7 @@ use sha2::Sha256;
 
 use super::Fields;
 use crate::front::gate::check_scope;
+use crate::hex;
 use crate::receive::MAX_BODY;
 
 /// Fields that need no condition: what proves the policy cannot be in it.
@@ -117,7 +118,7 @@ fn verify(credentials: &Credentials, day: &str, region: &str, text: &str, signat
     for part in [day, region, "s3", "aws4_request"] {
         key = mac(&key, part)?.finalize().into_bytes().to_vec();
     }
-    let signature = unhex(signature).ok_or_else(refused)?;
+    let signature = hex::decode(signature).ok_or_else(refused)?;
     mac(&key, text)?.verify_slice(&signature).map_err(|_| refused())
 }
 
@@ -126,10 +127,4 @@ fn mac(key: &[u8], message: &str) -> S3Result<Hmac<Sha256>> {
     let mut mac = Hmac::<Sha256>::new_from_slice(key).map_err(|error| s3_error!(error, InternalError))?;
     mac.update(message.as_bytes());
     Ok(mac)
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digits: Option<Vec<u8>> =
-        text.chars().map(|digit| digit.to_digit(16).and_then(|value| u8::try_from(value).ok())).collect();
-    Some(digits?.chunks(2).map(|pair| pair.iter().fold(0, |byte, digit| (byte << 4) | digit)).collect())
 }

@@ -13,10 +13,10 @@ use super::objects::check_key;
 use super::parts::part_number;
 use crate::checksum::{self, Algorithm, Coverage, checksum_values, show_checksum};
 use crate::failure::Outcome;
+use crate::hex;
 use crate::index::objects::Condition;
 use crate::index::records::{Moment, Object as Record, Part as PartRecord, Upload};
 use crate::index::{buckets, uploads};
-use crate::receive::hex;
 use crate::store::Store;
 
 /// The smallest part but the last: 5 MiB.
@@ -170,11 +170,14 @@ impl Claim {
         }
         let mut md5 = Md5::new();
         for part in &chosen {
-            md5.update(&unhex(&part.etag));
+            md5.update(
+                &hex::decode(&part.etag)
+                    .ok_or_else(|| s3_error!(InternalError, "a stored entity tag is not hex"))?,
+            );
         }
         Ok(Record {
             size,
-            etag: format!("{}-{}", hex(md5.finalize().as_ref()), chosen.len()),
+            etag: format!("{}-{}", hex::encode(md5.finalize().as_ref()), chosen.len()),
             modified: Moment::now(),
             checksum: Some(checksum),
             headers: upload.headers,
@@ -190,17 +193,6 @@ fn is_as_claimed(part: &PartRecord, claimed: &mut CompletedPart) -> bool {
         part.checksums.iter().any(|sum| sum.algorithm == algorithm && sum.value == value)
     });
     same_tag && same_sums
-}
-
-/// The bytes of a lower-case hex text that [`hex`] wrote.
-fn unhex(text: &str) -> Vec<u8> {
-    let digit = |character: u8| {
-        char::from(character).to_digit(16).and_then(|digit| u8::try_from(digit).ok()).unwrap_or(0)
-    };
-    text.as_bytes()
-        .chunks_exact(2)
-        .map(|pair| pair.iter().fold(0, |byte, character| (byte << 4) | digit(*character)))
-        .collect()
 }
 
 pub async fn complete_multipart_upload(

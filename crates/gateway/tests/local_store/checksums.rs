@@ -140,28 +140,60 @@ async fn every_algorithm_of_the_sdk_is_verified_and_given_back() {
     }
 }
 
-/// A chunked upload signed by nobody's SDK: the trailer lies about the body.
+/// The SDK signs every chunk and the trailer when it speaks plain HTTP.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_trailer_is_refused() {
+async fn a_signed_chunk_or_trailer_cannot_be_changed_on_the_way() {
+    let server = Server::start();
+    server.with_bucket().await;
+    let file = server.directory.path().join("body");
+    std::fs::write(&file, b"hello").unwrap();
+    let body = ByteStream::from_path(&file).await.unwrap();
+    let sent = server
+        .record(async |client| {
+            // The recorder's empty answer is none of S3's.
+            drop(client.put_object().bucket("bucket").key("k").body(body).send().await);
+        })
+        .await;
+    let text = String::from_utf8(sent).unwrap();
+    assert!(text.contains("x-amz-trailer: x-amz-checksum-") && text.contains("chunk-signature="), "{text}");
+    let replay = |text: &str| server.send_bytes(text.as_bytes()).verdict();
+    assert_eq!(replay(&text), (200, String::new()));
+    let (head, trailer) = text.split_at(text.rfind("\r\nx-amz-checksum-").unwrap());
+    for spoilt in [
+        text.replace("\r\nhello\r\n", "\r\njello\r\n"),
+        format!("{head}{}", trailer.replacen("==", "A=", 1)),
+        format!("{head}{}", trailer.replacen("checksum", "checksun", 1)),
+    ] {
+        assert_ne!(spoilt, text);
+        assert_eq!(replay(&spoilt), (403, "SignatureDoesNotMatch".into()), "{spoilt}");
+    }
+    let kept = server.client().get_object().bucket("bucket").key("k").send().await.unwrap();
+    assert_eq!(kept.body.collect().await.unwrap().to_vec(), b"hello");
+}
+
+/// Unsigned chunks with an unsigned trailer, as SDKs send them over TLS: the checksum is the only guard.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unsigned_trailer_is_verified() {
     let server = Server::start();
     let client = server.with_bucket().await;
-    let put = |value: &'static str| {
-        client
-            .put_object()
-            .bucket("bucket")
-            .key("k")
-            .checksum_algorithm(ChecksumAlgorithm::Crc32)
-            .body(ByteStream::from_static(b"hello"))
-            .customize()
-            .mutate_request(move |request| {
-                // Replaces the body of the same length; the trailer keeps the sum of the old one.
-                let body = format!("5\r\n{value}\r\n0\r\nx-amz-checksum-crc32:NhCmhg==\r\n\r\n");
-                *request.body_mut() = body.into();
-            })
-            .send()
+    let put = |body: &str, trailer: &str| {
+        let chunks = format!("{:x}\r\n{body}\r\n0\r\n{trailer}\r\n\r\n", body.len());
+        let length = body.len().to_string();
+        let headers = [
+            ("x-amz-content-sha256", "STREAMING-UNSIGNED-PAYLOAD-TRAILER"),
+            ("x-amz-decoded-content-length", length.as_str()),
+            ("x-amz-trailer", "x-amz-checksum-crc32"),
+        ];
+        server.send_signed("PUT", "/bucket/k", &headers, chunks.as_bytes()).verdict()
     };
-    put("hello").await.unwrap();
-    assert_eq!(crate::harness::refusal(put("jello").await.unwrap_err()), (400, "BadDigest".into()));
+    // CRC-32 of "hello".
+    assert_eq!(put("hello", "x-amz-checksum-crc32:NhCmhg=="), (200, String::new()));
+    assert_eq!(put("jello", "x-amz-checksum-crc32:NhCmhg=="), (400, "BadDigest".into()));
+    assert_eq!(put("hello", "x-amz-checksum-crc32:nonsense"), (400, "InvalidRequest".into()));
+    assert_eq!(put("hello", "x-amz-checksum-sha1:NhCmhg=="), (400, "MalformedTrailerError".into()));
+    let head =
+        client.head_object().bucket("bucket").key("k").checksum_mode(ChecksumMode::Enabled).send().await;
+    assert_eq!(head.unwrap().checksum_crc32(), Some("NhCmhg=="));
 }
 
 #[tokio::test(flavor = "multi_thread")]

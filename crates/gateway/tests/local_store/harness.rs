@@ -2,13 +2,15 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{Credentials, Region};
+use hmac::{Hmac, KeyInit, Mac};
+use pg_storage_core::digest::Digest;
 use pg_storage_core::endpoint::Endpoint;
 use pg_storage_core::presign::{self, Method, Presign, Secret, Signer, Target, Timestamp};
 use tempfile::TempDir;
@@ -86,12 +88,38 @@ impl Server {
         (lines.next().unwrap(), lines.next().unwrap())
     }
 
+    /// The bytes of a request that an SDK client signs with this server's credentials, for sending them again spoilt.
+    pub async fn record(&self, send: impl AsyncFnOnce(Client)) -> Vec<u8> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = self.client_of(&listener.local_addr().unwrap().to_string());
+        let recorder = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+            let (mut bytes, mut piece) = (Vec::new(), [0; 4096]);
+            while !is_complete(&bytes) {
+                let read = stream.read(&mut piece).unwrap();
+                bytes.extend_from_slice(&piece[..read]);
+            }
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+            bytes
+        });
+        send(client).await;
+        let sent = recorder.join().unwrap();
+        // The recorder's address is signed; the connection is to be closed after the answer.
+        let head = sent.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+        [&sent[..head], b"Connection: close\r\n", &sent[head..]].concat()
+    }
+
     /// An SDK client as applications use it.
     pub fn client(&self) -> Client {
+        self.client_of(&self.address)
+    }
+
+    fn client_of(&self, address: &str) -> Client {
         let (id, secret) = self.keys();
         let config = aws_sdk_s3::Config::builder()
             .region(Region::new(REGION))
-            .endpoint_url(format!("http://{}", self.address))
+            .endpoint_url(format!("http://{address}"))
             .force_path_style(true)
             .credentials_provider(Credentials::new(id, secret, None, None, "test"))
             .retry_config(aws_sdk_s3::config::retry::RetryConfig::disabled())
@@ -154,6 +182,35 @@ impl Server {
         self.send_bytes(&[head.as_bytes(), body].concat())
     }
 
+    /// Sends a request signed in its `Authorization` header; `path` has no query and needs no encoding.
+    pub fn send_signed(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Reply {
+        let (id, secret) = self.keys();
+        let time = Timestamp::from_unix(now());
+        let (date, day) = (time.amz_date(), &time.amz_date()[..8]);
+        let mut all: Vec<(&str, &str)> = [("host", self.address()), ("x-amz-date", date)].into();
+        all.extend(headers);
+        all.sort_unstable();
+        let names: Vec<&str> = all.iter().map(|(name, _)| *name).collect();
+        let names = names.join(";");
+        let lines: String = all.iter().map(|(name, value)| format!("{name}:{value}\n")).collect();
+        let payload = all.iter().find(|(name, _)| *name == "x-amz-content-sha256").unwrap().1;
+        let request = format!("{method}\n{path}\n\n{lines}\n{names}\n{payload}");
+        let scope = format!("{day}/{REGION}/s3/aws4_request");
+        let text = format!("AWS4-HMAC-SHA256\n{date}\n{scope}\n{}", Digest::of(request.as_bytes()).to_hex());
+        let mut key = format!("AWS4{secret}").into_bytes();
+        for part in [day, REGION, "s3", "aws4_request", &text] {
+            let mut mac = Hmac::<sha2::Sha256>::new_from_slice(&key).unwrap();
+            mac.update(part.as_bytes());
+            key = mac.finalize().into_bytes().to_vec();
+        }
+        let signature: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+        let authorization =
+            format!("AWS4-HMAC-SHA256 Credential={id}/{scope}, SignedHeaders={names}, Signature={signature}");
+        let mut sent: Vec<(&str, &str)> = all.into_iter().filter(|(name, _)| *name != "host").collect();
+        sent.push(("Authorization", &authorization));
+        self.send(method, path, &sent, body)
+    }
+
     /// Sends bytes and reads the answer to its end.
     pub fn send_bytes(&self, bytes: &[u8]) -> Reply {
         let mut stream = TcpStream::connect(&self.address).unwrap();
@@ -193,6 +250,16 @@ fn spawn(
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     let address = line.trim().strip_prefix("listening on http://").expect("the ready line").to_owned();
     (child, address)
+}
+
+/// Whether these are all the bytes of a request with a length.
+fn is_complete(bytes: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(bytes);
+    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
+    let length = head
+        .lines()
+        .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length:").map(str::to_owned));
+    body.len() >= length.expect("a content-length").trim().parse().unwrap()
 }
 
 /// Seconds since 1970.
@@ -262,5 +329,5 @@ impl Raw for aws_sdk_s3::config::http::HttpResponse {
 
 /// Base64 of the SHA-256 of the bytes, as `x-amz-checksum-sha256` has it.
 pub fn sha256(bytes: &[u8]) -> String {
-    pg_storage_core::digest::Digest::of(bytes).to_base64()
+    Digest::of(bytes).to_base64()
 }

@@ -7,6 +7,7 @@ mod checksums;
 mod copies;
 mod cors;
 mod durability;
+mod forms;
 mod harness;
 mod listing;
 mod multipart;

@@ -12,7 +12,7 @@ use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use aws_sdk_s3::Client;
-use aws_sdk_s3::config::retry::RetryConfig;
+use aws_sdk_s3::config::retry::{RetryConfig, RetryPartition};
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{
     BehaviorVersion, Builder, Config, IdentityCache, Region, RequestChecksumCalculation,
@@ -74,6 +74,8 @@ impl S3Store {
             .identity_cache(IdentityCache::no_cache())
             .timeout_config(timeouts)
             .retry_config(retries)
+            // The SDK would share one budget of retries among all stores of a region, however many are down.
+            .retry_partition(RetryPartition::custom("pg_storage").build())
             // Pauses in a stream are timed where it is read; the SDK's own watch has limits of its own.
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             // Checksums that nobody asked for are refused by stores older than they are.

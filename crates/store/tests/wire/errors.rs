@@ -131,6 +131,17 @@ async fn nonsense_is_called_so() {
 }
 
 #[tokio::test]
+async fn a_server_without_tls_is_not_talked_to_in_the_clear() {
+    let server = Server::start(|_| Reply::new(200)).await;
+    let mut tls = config(&server.url.replace("http:", "https:"));
+    tls.connect_timeout = std::time::Duration::from_millis(300);
+    let error = S3Store::connect(tls).unwrap().head_bucket("b").await.unwrap_err();
+    // The scripted server waits for a request that the handshake is not.
+    assert_eq!((error.kind, error.status), (ErrorKind::Timeout, None), "{error}");
+    assert!(server.requests().is_empty());
+}
+
+#[tokio::test]
 async fn an_object_that_breaks_off_is_not_hashed() {
     let server = Server::start(|_| Reply::new(200).body("half").announce(8).then(After::Close)).await;
     let error = server.store().hash_object("b", "k", 100).await.unwrap_err();
