@@ -89,8 +89,12 @@ SELECT 'url = ' || to_json(ticket ->> 'url') || E'\nrequest = ' || to_json(ticke
 SELECT 'header = ' || to_json(key || ': ' || value)
   FROM jsonb_each_text($(literal "$TICKET")::jsonb -> 'headers') WHERE key <> :'left_out';
 SQL
-  STATUS=$(curl "${progress[@]}" --config "$FILES/curl" --upload-file "$1" --output "$FILES/answer" --write-out '%{http_code}')
+  read -r STATUS SECONDS_TAKEN < <(curl "${progress[@]}" --config "$FILES/curl" --upload-file "$1" \
+    --output "$FILES/answer" --write-out '%{http_code} %{time_total}\n')
 }
+
+# The reason the store gave in its last answer.
+store_says() { note "the store says: $(sed -n 's/.*<Message>\(.*\)<\/Message>.*/\1/p' "$FILES/answer")"; }
 
 upload() {
   request "$1" "$2"
@@ -98,6 +102,7 @@ upload() {
   note "headers to send: $(admin -At <<<"SELECT string_agg(key, ', ') FROM jsonb_object_keys($(literal "$TICKET")::jsonb -> 'headers') AS key")"
   put "$1"
   check "PUT" "$STATUS" 200
+  note "bytes sent: $(stat -c %s "$1") in $SECONDS_TAKEN s"
   check "confirm" "$(app "SELECT status FROM storage.confirm_upload('$(ticket upload_id)')")" uploaded
   printf 'url = "%s"\n' "$(app "SELECT storage.download_url('$(ticket file_id)')")" >"$FILES/curl"
   curl --silent --show-error --fail --config "$FILES/curl" --output "$FILES/download"
@@ -137,7 +142,7 @@ upload "$FILES/large.bin" application/octet-stream
 say "The same 64 MiB again: known and verified bytes are linked, not sent"
 request "$FILES/large.bin" application/octet-stream
 check "deduplicated" "$(ticket deduplicated)" true
-check "URL to send bytes to" "$(ticket url)" ""
+check "URL to send bytes to" "$(ticket url | grep . || echo none)" none
 note "bytes sent: 0"
 check "objects behind the two files" "$(admin -At -c "SELECT count(DISTINCT object_id) FROM storage.files WHERE filename = 'large.bin'")" 1
 
@@ -147,11 +152,17 @@ head -c 1000 /dev/urandom >"$FILES/other.bin"
 request "$FILES/declared.bin" application/octet-stream
 put "$FILES/other.bin"
 check "PUT of other bytes" "$STATUS" 400
+store_says
 check "confirm" "$(app "SELECT concat_ws(' ', status, reason) FROM storage.confirm_upload('$(ticket upload_id)')")" "requested NOT_UPLOADED"
 
 say "A signed header left out: refused as well"
 put "$FILES/declared.bin" x-amz-checksum-sha256
 check "PUT without x-amz-checksum-sha256" "$STATUS" 403
+store_says
+
+say "Deleting a file queues its bytes; the collector removes them after the configured delay"
+app "DELETE FROM storage.files WHERE filename = 'LICENSE'"
+check "objects waiting to be deleted" "$(admin -At -c "SELECT count(*) FROM storage.deletion_queue")" 1
 
 say "What a DBA sees"
 view upload_state "bucket_key, status, reason, uploads, declared_bytes"

@@ -72,7 +72,8 @@ else
   as_server tee "$DEV_DIR/fingerprint" >/dev/null <<<"$now"
 fi
 
-script=$(sha256sum "$("$TREE_PG_CONFIG" --sharedir)"/extension/pg_storage--*.sql | sha256sum | cut -d' ' -f1)
+# Sorted, because cargo-pgrx writes independent objects in an order that changes from run to run.
+script=$(sort "$("$TREE_PG_CONFIG" --sharedir)"/extension/pg_storage--*.sql | sha256sum | cut -d' ' -f1)
 if [[ -z $(query -d postgres -c "SELECT 1 FROM pg_database WHERE datname = '$DEV_DATABASE'") ]]; then
   query -d postgres -c "CREATE DATABASE $DEV_DATABASE"
 fi

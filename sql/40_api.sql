@@ -93,6 +93,23 @@ END $$;
 COMMENT ON FUNCTION storage.create_user_buckets(text) IS
 'The buckets public, private (the default) and temp of a user of the caller''s tenant, made where missing. The store is not touched. Errors: RBAC_FORBIDDEN, TENANT_REQUIRED.';
 
+-- Neither a cast nor to_jsonb(): the owner of the table may give a type of his a cast to text or json,
+-- and its function would run as the definer. Output functions are the superuser's.
+CREATE FUNCTION storage_private.column_text(source anyelement, column_name text) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    found text;
+BEGIN
+    IF EXISTS (SELECT FROM pg_type t JOIN pg_attribute a ON a.attrelid = t.typrelid
+               WHERE t.oid = pg_typeof(source) AND a.attname = column_name AND a.attnum > 0 AND NOT a.attisdropped) THEN
+        EXECUTE format('SELECT format(''%%s'', ($1).%I)', column_name) INTO found USING source;
+    END IF;
+    RETURN nullif(found, '');
+END $$;
+COMMENT ON FUNCTION storage_private.column_text(anyelement, text) IS
+'A column of a row as text; NULL when it is absent, NULL or empty. Runs no code of whoever made the row''s type.';
+
 -- Definer: whoever may add users need not be allowed to make buckets. Only roles that may be trusted
 -- with any owner get EXECUTE, because that is what attaching a trigger takes.
 CREATE FUNCTION storage.seed_user_buckets() RETURNS trigger
@@ -100,14 +117,14 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     id_column text := coalesce(TG_ARGV[0], 'id');
-    owner text := to_jsonb(NEW) ->> id_column;
-    tenant text := CASE WHEN TG_NARGS > 1 THEN to_jsonb(NEW) ->> TG_ARGV[1] ELSE storage.current_tenant_id() END;
+    owner text := storage_private.column_text(NEW, id_column);
+    tenant text := CASE WHEN TG_NARGS > 1 THEN storage_private.column_text(NEW, TG_ARGV[1]) ELSE storage.current_tenant_id() END;
 BEGIN
-    IF owner IS NULL OR owner = '' THEN
+    IF owner IS NULL THEN
         PERFORM storage_private.refuse('INVALID_BUCKET_KEY', 'the row has no user id',
             format('Column %I of %I.%I is absent or NULL.', id_column, TG_TABLE_SCHEMA, TG_TABLE_NAME),
             'Argument 1 of storage.seed_user_buckets() is the column that holds the user''s id.');
-    ELSIF tenant IS NULL OR tenant = '' THEN
+    ELSIF tenant IS NULL THEN
         PERFORM storage_private.refuse('TENANT_REQUIRED', 'the row has no tenant',
             format('Column %I of %I.%I is absent or NULL.', TG_ARGV[1], TG_TABLE_SCHEMA, TG_TABLE_NAME),
             'Argument 2 of storage.seed_user_buckets() is the column that holds the user''s tenant.');

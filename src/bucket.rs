@@ -35,7 +35,7 @@ impl Bucket {
     /// `BUCKET_NOT_FOUND`, in the same words whether it is absent or hidden.
     pub fn visible(id: pgrx::Uuid) -> Result<Self> {
         catalog::read(
-            "SELECT b.tenant_id, b.key, b.access::text, b.physical_name, b.allowed_mime_types, b.max_file_size, b.upload_url_ttl
+            "SELECT b.tenant_id, b.key, b.access::pg_catalog.text, b.physical_name, b.allowed_mime_types, b.max_file_size, b.upload_url_ttl
              FROM storage.buckets b WHERE b.id OPERATOR(pg_catalog.=) $1",
             &[id.into()],
             |rows| {

@@ -65,12 +65,48 @@ fn kept<'conn>(
 
 /// Runs `statement` with the rights of the owner of our tables, the way PostgreSQL's referential triggers do.
 ///
-/// What runs inside is a call of a function of `storage_private` whose search_path is pinned, and nothing that a caller
-/// may have supplied.
+/// What runs inside is a call of a function of `storage_private` and nothing that a caller may have supplied. The
+/// search_path is pinned for the statement around that call too: a type that the caller made under a built-in name, and
+/// with it the function of a domain's CHECK, would else be found first and run as the owner.
 pub fn as_owner<T>(statement: impl FnOnce() -> Result<T>) -> Result<T> {
     let owner = owner()?;
     let _restored = Identity::assume(owner);
+    let _unpinned = SearchPath::pin();
     statement()
+}
+
+/// The search_path to go back to; an ERROR leaves that to the end of the transaction, as it does for functions with SET.
+struct SearchPath {
+    level: i32,
+}
+
+impl SearchPath {
+    fn pin() -> Self {
+        // SAFETY: what PostgreSQL does for a function with a SET clause: a new nest level, and a value saved in it.
+        unsafe {
+            let level = pg_sys::NewGUCNestLevel();
+            pg_sys::set_config_option(
+                c"search_path".as_ptr(),
+                c"pg_catalog, pg_temp".as_ptr(),
+                pg_sys::GucContext::PGC_USERSET,
+                pg_sys::GucSource::PGC_S_SESSION,
+                pg_sys::GucAction::GUC_ACTION_SAVE,
+                true,
+                0,
+                false,
+            );
+            Self { level }
+        }
+    }
+}
+
+impl Drop for SearchPath {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            // SAFETY: ends the nest level that `pin` began; those begun later have ended before.
+            unsafe { pg_sys::AtEOXact_GUC(true, self.level) };
+        }
+    }
 }
 
 /// The identity to go back to; restored also when an ERROR unwinds.

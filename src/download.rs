@@ -110,7 +110,7 @@ fn locate(files: &[pgrx::Uuid]) -> Result<Vec<Located>> {
     let ids: Vec<pgrx::Uuid> = visible.iter().map(|(id, _)| *id).collect();
     catalog::as_owner(|| {
         catalog::read(
-            "SELECT physical_name, key, access::text, download_url_ttl FROM storage_private.locate_files($1)",
+            "SELECT physical_name, key, access::pg_catalog.text, download_url_ttl FROM storage_private.locate_files($1)",
             &[ids.into()],
             |rows| {
                 rows.zip(visible)

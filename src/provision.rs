@@ -141,7 +141,7 @@ impl Known {
         catalog::as_owner(|| {
             // Not a read: after waiting for the lock a fresh snapshot shows what its last holder committed.
             catalog::write(
-                "SELECT access::text, endpoint, ready, desired_generation, capabilities
+                "SELECT access::pg_catalog.text, endpoint, ready, desired_generation, capabilities
                  FROM storage_private.provisioning_of($1, $2)",
                 &[wanted.name.as_str().into(), config.endpoint.as_str().into()],
                 |rows| {

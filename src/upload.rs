@@ -333,7 +333,7 @@ pub fn abort(upload: pgrx::Uuid) -> Result<()> {
 /// The status of an upload that the caller can see.
 fn status(upload: pgrx::Uuid) -> Result<Status> {
     let status: Option<String> = catalog::read(
-        "SELECT u.status::text FROM storage.upload_requests u WHERE u.id OPERATOR(pg_catalog.=) $1",
+        "SELECT u.status::pg_catalog.text FROM storage.upload_requests u WHERE u.id OPERATOR(pg_catalog.=) $1",
         &[upload.into()],
         |rows| if rows.is_empty() { Ok(None) } else { Ok(rows.first().get_one()?) },
     )?;
@@ -352,7 +352,7 @@ fn parse_status(status: &str) -> Result<Status> {
 fn lock(upload: pgrx::Uuid) -> Result<Pending> {
     catalog::as_owner(|| {
         catalog::write(
-            "SELECT tenant_id, bucket_id, content_type, size, sha256, physical_name, object_key, direct, status::text,
+            "SELECT tenant_id, bucket_id, content_type, size, sha256, physical_name, object_key, direct, status::pg_catalog.text,
                     expires_at, verify_content_type
              FROM storage_private.lock_upload($1)",
             &[upload.into()],

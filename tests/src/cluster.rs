@@ -1,8 +1,7 @@
 //! A throw-away PostgreSQL cluster with the extension's library, reached over its own Unix socket.
 
-use crate::daemon::signal_process;
 use crate::environment::{postgres_program, server_command};
-use crate::{Database, eventually, scratch};
+use crate::{Database, eventually, process, scratch};
 use postgres::{Client, Config, NoTls};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -189,7 +188,7 @@ impl Cluster {
         let mut loaded =
             || session.query_one("SELECT pg_conf_load_time()", &[]).expect("ask").get::<_, SystemTime>(0);
         let before = loaded();
-        signal_process(self.postmaster_pid(), "HUP");
+        process::signal(self.postmaster_pid(), "HUP");
         eventually("the reload of the configuration", LIMIT, || (loaded() > before).then_some(()));
     }
 
@@ -230,15 +229,15 @@ impl Cluster {
     pub fn kill(&self) {
         let postmaster = self.postmaster_pid();
         // The postmaster first, so that it starts no new children.
-        let children = children_of(postmaster);
-        signal_process(postmaster, "KILL");
+        let children = process::children_of(postmaster);
+        process::signal(postmaster, "KILL");
         for child in &children {
             if Path::new(&format!("/proc/{child}")).exists() {
-                signal_process(*child, "KILL");
+                process::signal(*child, "KILL");
             }
         }
         eventually("the end of the killed server", LIMIT, || {
-            (children.iter().chain([&postmaster]).all(|pid| !is_alive(*pid))).then_some(())
+            (children.iter().chain([&postmaster]).all(|pid| !process::is_alive(*pid))).then_some(())
         });
         // The dead may stay zombies until init collects them, and to the next postmaster a zombie looks alive.
         for lock in ["postmaster.pid".to_owned(), format!(".s.PGSQL.{PORT}.lock")] {
@@ -279,7 +278,7 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         if let Ok(file) = fs::read_to_string(self.data.join("postmaster.pid"))
             && let Some(pid) = file.lines().next().and_then(|line| line.trim().parse::<u32>().ok())
-            && is_alive(pid)
+            && process::is_alive(pid)
         {
             self.stop(Stop::Immediate);
         }
@@ -307,23 +306,4 @@ impl Witness {
 fn run(command: &mut Command) {
     let output = command.output().expect("run a program of PostgreSQL");
     assert!(output.status.success(), "{command:?} failed: {}", String::from_utf8_lossy(&output.stderr));
-}
-
-/// Fields of /proc/PID/stat after the command name, which may itself hold spaces and parentheses.
-fn stat(pid: u32) -> Option<Vec<String>> {
-    let line = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    Some(line.rsplit_once(") ")?.1.split(' ').map(str::to_owned).collect())
-}
-
-fn is_alive(pid: u32) -> bool {
-    stat(pid).is_some_and(|fields| fields.first().is_some_and(|state| state != "Z"))
-}
-
-fn children_of(parent: u32) -> Vec<u32> {
-    let parent = parent.to_string();
-    fs::read_dir("/proc")
-        .expect("/proc is mounted")
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .filter(|pid| stat(*pid).is_some_and(|fields| fields.get(1) == Some(&parent)))
-        .collect()
 }

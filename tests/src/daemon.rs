@@ -1,6 +1,6 @@
 //! A server process of a test, other than PostgreSQL: started, watched, signalled, ended.
 
-use crate::environment;
+use crate::process;
 use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    /// Starts `command` with its output in `directory/log`; `directory` comes from [`crate::scratch`].
+    /// Starts `command` with its output in `directory/log`; `directory` comes from [`scratch()`](crate::scratch()).
     pub(crate) fn spawn(name: &'static str, mut command: Command, directory: &Path) -> Self {
         let log = directory.join("log");
         let log_start = fs::read(&log).map_or(0, |earlier| earlier.len());
@@ -48,7 +48,7 @@ impl Daemon {
 
     /// Sends a signal by name, waits for the end, and says how it ended.
     pub(crate) fn end(&mut self, signal: &str) -> ExitStatus {
-        signal_process(self.child.id(), signal);
+        process::signal(self.child.id(), signal);
         self.child.wait().expect("wait for a child")
     }
 }
@@ -60,15 +60,6 @@ impl Drop for Daemon {
         let _ = self.child.wait();
         let _ = fs::remove_file(&self.pid_file);
     }
-}
-
-/// Sends a signal, given by its name without SIG, to a process that is known to run.
-pub(crate) fn signal_process(pid: u32, signal: &str) {
-    let status = environment::clean_command("/bin/sh")
-        .args(["-c", "kill -s \"$1\" \"$2\"", "kill", signal, &pid.to_string()])
-        .status()
-        .expect("run kill");
-    assert!(status.success(), "kill -s {signal} {pid} failed");
 }
 
 /// Ports on loopback that were free a moment ago, all different.

@@ -39,21 +39,6 @@ impl fmt::Display for Origin {
     }
 }
 
-/// The origins that apply: the first level that has any, from the most particular (the bucket's) to the most general (the
-/// server's). An empty level is an unset one.
-///
-/// # Errors
-/// [`Token::NotConfigured`] when no level has any: letting everyone in is a decision, not a default.
-pub fn resolve<'a>(levels: &[&'a [Origin]]) -> Result<&'a [Origin], Invalid> {
-    levels.iter().copied().find(|level| !level.is_empty()).ok_or_else(|| {
-        Invalid::new(
-            Token::NotConfigured,
-            "no origins are configured from which browsers may reach the bucket",
-        )
-        .with_hint("Set pg_storage.allowed_origins, or allowed_origins of the bucket.")
-    })
-}
-
 fn normalise(text: &str) -> Result<String, String> {
     if text == "*" {
         return Ok("*".to_owned());
@@ -159,16 +144,6 @@ mod tests {
     fn a_second_wildcard_is_called_by_its_name() {
         let refusal = Origin::parse("https://*.a.com:*").unwrap_err();
         assert_eq!(refusal.to_string(), "INVALID_ORIGIN: an origin has at most one '*'");
-    }
-
-    #[test]
-    fn the_most_particular_level_wins_and_none_is_an_error() {
-        let one = [Origin::parse("https://one.example").unwrap()];
-        let two = [Origin::parse("https://two.example").unwrap()];
-        assert_eq!(resolve(&[&one, &two]).unwrap(), one);
-        assert_eq!(resolve(&[&[], &two]).unwrap(), two);
-        assert_eq!(resolve(&[&[], &[], &[]]).unwrap_err().token, Token::NotConfigured);
-        assert_eq!(resolve(&[]).unwrap_err().token, Token::NotConfigured);
     }
 
     proptest! {

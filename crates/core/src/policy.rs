@@ -72,7 +72,7 @@ const EXPOSE_HEADERS: [&str; 7] = [
     "x-amz-request-id",
 ];
 
-/// The CORS rule of a bucket. `origins` come from [`crate::origin::resolve`], which never gives an empty list.
+/// The CORS rule of a bucket. `origins` is not empty: who has none must not let everybody in instead.
 ///
 /// A private bucket takes uploads from scripts (PUT) and shows them the result (HEAD); public and temporary ones let them
 /// read as well (GET).

@@ -66,8 +66,10 @@ impl From<Failure> for S3Error {
             Failure::Disk(error) if is_full(&error) => full(),
             Failure::Index(redb::Error::Io(error)) if is_full(&error) => full(),
             other => {
-                let mut error =
-                    S3Error::with_message(S3ErrorCode::InternalError, "The local store failed; see its log.");
+                let mut error = S3Error::with_message(
+                    S3ErrorCode::InternalError,
+                    "We encountered an internal error. Please try again.",
+                );
                 error.set_source(Box::new(other));
                 error
             }

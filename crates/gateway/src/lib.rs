@@ -29,6 +29,7 @@ use pg_storage_core::presign::Credentials;
 
 pub use credentials::load_or_create_credentials;
 pub use server::{Server, serve};
+pub use store::Trouble;
 
 /// What a local store is and who may use it.
 #[derive(Debug, Clone)]

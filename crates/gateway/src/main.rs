@@ -60,6 +60,13 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
         let server = Server::open(listener, config).await?;
         println!("listening on http://{address}");
         std::io::stdout().flush()?;
+        let mut trouble = server.trouble();
+        tokio::spawn(async move {
+            while trouble.changed().await.is_ok() {
+                let last = trouble.borrow_and_update().last.clone().unwrap_or_default();
+                eprintln!("pg_storage_local_store: {last}");
+            }
+        });
         server
             .run(async move {
                 tokio::select! {

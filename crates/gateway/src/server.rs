@@ -10,13 +10,13 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_io_timeout::TimeoutStream;
 
 use crate::front::Front;
 use crate::front::idle::PATIENCE;
-use crate::store::Store;
+use crate::store::{Store, Trouble};
 use crate::{LocalStore, lifecycle};
 
 /// Connections served at a time; further ones wait in the listener's queue.
@@ -57,6 +57,11 @@ impl Server {
         let store = Arc::new(opened.map_err(io::Error::other)?);
         let front = Arc::new(Front::new(&config, Arc::clone(&store))?);
         Ok(Self { listener, store, front })
+    }
+
+    /// What goes wrong inside the store, for whoever keeps a log: the store itself writes none.
+    pub fn trouble(&self) -> watch::Receiver<Trouble> {
+        self.store.trouble.subscribe()
     }
 
     /// Serves until `shutdown` completes, then gives requests under way five seconds to end.

@@ -4,11 +4,21 @@ use std::path::Path;
 use std::sync::Arc;
 
 use redb::WriteTransaction;
+use tokio::sync::watch;
 
 use crate::blobs::{Blobs, Staged, make_dir};
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
 use crate::index::records::Segment;
 use crate::index::{Index, Released};
+
+/// What went wrong inside a store: failures that clients saw as an internal error or as a full disk.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Trouble {
+    /// How many operations failed since the server was opened.
+    pub count: u64,
+    /// What the last one failed of. It names neither keys nor secrets.
+    pub last: Option<String>,
+}
 
 /// Everything below one root directory.
 #[derive(Debug)]
@@ -19,6 +29,8 @@ pub struct Store {
     pub blobs: Arc<Blobs>,
     /// The region the store answers for.
     pub region: String,
+    /// What went wrong so far.
+    pub trouble: watch::Sender<Trouble>,
 }
 
 impl Store {
@@ -29,7 +41,7 @@ impl Store {
         let index = Index::open(&root.join("index.redb"))?;
         let blobs = Arc::new(Blobs::open(root)?);
         blobs.sweep(|blob| index.knows_blob(blob))?;
-        Ok(Self { index, blobs, region })
+        Ok(Self { index, blobs, region, trouble: watch::Sender::default() })
     }
 
     /// Runs `work` on a thread that may block, to its end even when the client is gone by then.
@@ -38,7 +50,19 @@ impl Store {
         work: impl FnOnce(&Self) -> Outcome<T> + Send + 'static,
     ) -> Outcome<T> {
         let store = Arc::clone(self);
-        tokio::task::spawn_blocking(move || work(&store)).await?
+        let outcome = match tokio::task::spawn_blocking(move || work(&store)).await {
+            Ok(outcome) => outcome,
+            Err(error) => Err(error.into()),
+        };
+        if let Err(failure) = &outcome
+            && !matches!(failure, Failure::Refused(_))
+        {
+            self.trouble.send_modify(|trouble| {
+                trouble.count += 1;
+                trouble.last = Some(failure.to_string());
+            });
+        }
+        outcome
     }
 
     /// Makes bytes permanent and records them in one go.

@@ -89,9 +89,10 @@ impl Front {
 
     async fn operate(&self, request: Request<Incoming>, operation: Operation) -> Response<Body> {
         let (mut parts, body) = request.into_parts();
+        let body = idle::guard(body);
         if parts.method == Method::POST && form::is_form(&parts.headers) {
             operation.set("PostObject");
-            let (path, body) = (parts.uri.path(), idle::guard(body));
+            let path = parts.uri.path();
             let accepted = form::accept(&self.store, &self.credentials, path, &parts.headers, body).await;
             return accepted.unwrap_or_else(refusal);
         }
@@ -99,7 +100,7 @@ impl Front {
             return refusal(error);
         }
         parts.extensions.insert(operation);
-        let request = Request::from_parts(parts, idle::guard(body));
+        let request = Request::from_parts(parts, body);
         match self.s3.call(request).await {
             Ok(response) => response,
             Err(_) => refusal(s3_error!(InternalError)),

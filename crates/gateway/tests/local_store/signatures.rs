@@ -2,7 +2,7 @@
 
 use pg_storage_core::presign::{Method, Presign, Timestamp};
 
-use crate::harness::{REGION, Server, now};
+use crate::harness::{REGION, Server, now, refusal};
 
 /// A request that succeeds, to be spoilt in one place at a time.
 struct Upload {
@@ -196,4 +196,19 @@ async fn a_download_url_sets_the_headers_it_was_signed_with() {
     assert_eq!(answer.header("content-disposition"), Some(disposition));
     assert_eq!(answer.header("content-type"), Some("text/csv"));
     assert_eq!(answer.header("x-amz-meta-colour"), Some("blue"));
+}
+
+/// The sender of a large body must hear the refusal, not find its connection reset.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_reaches_the_sender_of_a_large_body() {
+    let server = Server::start();
+    server.with_bucket().await;
+    let url = server.presign(Method::Put, "k", &[]).replace("/k?", "/l?");
+    let body = vec![b'x'; 8 << 20];
+    for _ in 0..20 {
+        assert_eq!(server.send("PUT", &url, &[], &body).verdict(), (403, "SignatureDoesNotMatch".into()));
+        let nowhere =
+            server.client().put_object().bucket("nowhere").key("k").body(body.clone().into()).send().await;
+        assert_eq!(refusal(nowhere.unwrap_err()), (404, "NoSuchBucket".into()));
+    }
 }

@@ -1,0 +1,231 @@
+//! A database of its own on one of the stores, with roles and users' buckets in it, and a way to the store behind the
+//! extension's back.
+
+use crate::http::{self, Headers, Response};
+use crate::{Cluster, Database, Garage, LocalStore, Options, StoreAccess, eventually};
+use pg_storage_core::endpoint::Endpoint;
+use pg_storage_core::presign::{Credentials, Method, Presign, Secret, Signer, Target, Timestamp};
+use postgres::Client;
+use std::sync::OnceLock;
+use std::time::{Duration, SystemTime};
+
+/// A page's origin that the scenes on remote stores allow.
+pub const ORIGIN: &str = "https://app.example.com";
+
+/// A database on a store.
+pub struct Scene {
+    /// Its database; the clusters are shared by the tests of a binary.
+    pub database: Database<'static>,
+    /// How to reach the store.
+    pub store: StoreAccess,
+    /// Whether uploads with a declared hash go straight to their final key.
+    pub direct: bool,
+    writer: String,
+    manager: String,
+}
+
+/// Runs one test on the local store that a preloaded cluster serves, and on Garage.
+pub fn each_store(test: impl Fn(&Scene)) {
+    for (name, scene) in [("local store", Scene::local()), ("Garage", Scene::garage())] {
+        println!("on {name}");
+        test(&scene);
+    }
+}
+
+impl Scene {
+    /// On the local store of a preloaded cluster.
+    pub fn local() -> Self {
+        let cluster = Cluster::shared();
+        Self::new(cluster, local_access(cluster), true)
+    }
+
+    /// On Garage.
+    pub fn garage() -> Self {
+        static CLUSTER: OnceLock<Cluster> = OnceLock::new();
+        let access = Garage::shared().access();
+        let cluster = CLUSTER.get_or_init(|| Cluster::start(remote(access)));
+        Self::new(cluster, access.clone(), false)
+    }
+
+    /// On the local store's own binary, which counts what it is asked.
+    pub fn counting() -> (Self, &'static LocalStore) {
+        static CLUSTER: OnceLock<Cluster> = OnceLock::new();
+        let store = LocalStore::shared();
+        let cluster = CLUSTER.get_or_init(|| Cluster::start(remote(store.access())));
+        (Self::new(cluster, store.access().clone(), true), store)
+    }
+
+    /// On a cluster of the test's own.
+    pub fn on(cluster: &'static Cluster, store: &StoreAccess) -> Self {
+        Self::new(cluster, store.clone(), true)
+    }
+
+    fn new(cluster: &'static Cluster, store: StoreAccess, direct: bool) -> Self {
+        let database = cluster.database();
+        // Physical buckets of different tests are told apart by their prefix.
+        let prefix = database.name().replace('_', "-");
+        let scene = Self {
+            writer: database.role("writer"),
+            manager: database.role("manager"),
+            database,
+            store,
+            direct,
+        };
+        scene.set("pg_storage.bucket_prefix", &prefix);
+        scene
+    }
+
+    /// A setting of this database, for sessions to come.
+    pub fn set(&self, setting: &str, value: &str) {
+        let statement = format!("ALTER DATABASE {} SET {setting} = '{value}'", self.database.name());
+        self.superuser().batch_execute(&statement).expect("ALTER DATABASE SET");
+    }
+
+    /// A session of the superuser.
+    pub fn superuser(&self) -> Client {
+        self.database.superuser()
+    }
+
+    /// A session of a writer whose claims name `user`; the three buckets of that user exist.
+    pub fn user(&self, user: &str) -> Client {
+        let mut manager = self.manager(user);
+        manager.execute("SELECT storage.create_user_buckets($1)", &[&user]).expect("create_user_buckets");
+        self.database.connect_as(&self.writer, &[("jwt.claims.user_id", user)])
+    }
+
+    /// A session of a writer of another tenant.
+    pub fn stranger(&self, user: &str, tenant: &str) -> Client {
+        let claims = [("jwt.claims.user_id", user), ("jwt.claims.tenant_id", tenant)];
+        let mut manager = self.database.connect_as(&self.manager, &claims);
+        manager.execute("SELECT storage.create_user_buckets($1)", &[&user]).expect("create_user_buckets");
+        self.database.connect_as(&self.writer, &claims)
+    }
+
+    /// A session of a manager whose claims name `user`.
+    pub fn manager(&self, user: &str) -> Client {
+        self.database.connect_as(&self.manager, &[("jwt.claims.user_id", user)])
+    }
+
+    /// Every row that an upload can touch, counted, and the states of those that can change: equal before and after
+    /// means that nothing happened.
+    pub fn rows(&self) -> Vec<i64> {
+        let row = self
+            .superuser()
+            .query_one(
+                "SELECT ARRAY[
+                    (SELECT count(*) FROM storage.upload_requests), (SELECT count(*) FROM storage.files),
+                    (SELECT count(*) FROM storage.objects), (SELECT count(*) FROM storage.object_deletions),
+                    (SELECT count(*) FROM storage.buckets), (SELECT count(physical_name) FROM storage.buckets),
+                    (SELECT count(*) FROM storage.physical_buckets),
+                    (SELECT coalesce(sum(hashtext(u::text)), 0) FROM storage.upload_requests u),
+                    (SELECT coalesce(sum(hashtext(f::text)), 0) FROM storage.files f)]",
+                &[],
+            )
+            .expect("count the rows");
+        row.get(0)
+    }
+
+    /// One value that the superuser asks for.
+    #[track_caller]
+    pub fn value<T: for<'a> postgres::types::FromSql<'a>>(&self, query: &str) -> T {
+        self.superuser().query_one(query, &[]).expect("ask the superuser").get(0)
+    }
+
+    /// Physical bucket and key that an upload request's URL names.
+    pub fn place_of_upload(&self, upload_id: &str) -> (String, String) {
+        let query = "SELECT physical_name, object_key FROM storage.upload_requests WHERE id = $1::text::uuid";
+        self.pair(query, upload_id)
+    }
+
+    /// Physical bucket and key of a file's bytes.
+    pub fn place_of_file(&self, file_id: &str) -> (String, String) {
+        let query = "SELECT o.physical_name, o.key FROM storage.objects o
+                     JOIN storage.files f ON f.object_id = o.id WHERE f.id = $1::text::uuid";
+        self.pair(query, file_id)
+    }
+
+    fn pair(&self, query: &str, id: &str) -> (String, String) {
+        let row = self.superuser().query_one(query, &[&id]).expect("look the place up");
+        (row.get(0), row.get(1))
+    }
+
+    /// One pass of maintenance: uploads expired, files expired, objects deleted, deletions failed.
+    pub fn maintain(&self) -> [i64; 4] {
+        let row = self
+            .superuser()
+            .query_one("SELECT * FROM storage.run_maintenance()", &[])
+            .expect("run_maintenance");
+        [row.get(0), row.get(1), row.get(2), row.get(3)]
+    }
+
+    /// Any request to the store behind the extension's back, signed with the store's own credentials.
+    pub fn at_store(
+        &self,
+        method: Method,
+        (bucket, key): (&str, &str),
+        headers: &Headers,
+        body: &[u8],
+    ) -> Response {
+        let endpoint = Endpoint::parse(&self.store.endpoint).expect("the store has an endpoint");
+        let credentials = Credentials {
+            access_key_id: self.store.access_key_id.clone(),
+            secret_access_key: Secret::new(self.store.secret_access_key.clone()),
+            session_token: None,
+        };
+        let mut signer = Signer::new(Target::new(&endpoint, &self.store.region, true), credentials);
+        let signed: Vec<(&str, &str)> =
+            headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let request = Presign { method, bucket, key, expires: 300, headers: &signed, query: &[] };
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a clock after 1970");
+        let url = signer.url(&request, Timestamp::from_unix(now.as_secs() as i64));
+        match method {
+            Method::Put => http::put(&url, headers, body),
+            _ => http::request(method.as_str(), &url, headers),
+        }
+    }
+
+    /// Whether the store has an object at this place.
+    pub fn exists(&self, place: &(String, String)) -> bool {
+        match self.at_store(Method::Head, (&place.0, &place.1), &Headers::new(), &[]).status {
+            200 => true,
+            404 => false,
+            status => panic!("HEAD {place:?}: {status}"),
+        }
+    }
+
+    /// Puts other bytes at this place, whatever is there.
+    pub fn overwrite(&self, place: &(String, String), content_type: &str, body: &[u8]) {
+        let headers = Headers::from([("content-type".to_owned(), content_type.to_owned())]);
+        let answer = self.at_store(Method::Put, (&place.0, &place.1), &headers, body);
+        assert!(answer.is_success(), "PUT {place:?}: {} {}", answer.status, answer.text());
+    }
+
+    /// The bytes at this place.
+    pub fn bytes_at(&self, place: &(String, String)) -> Vec<u8> {
+        let answer = self.at_store(Method::Get, (&place.0, &place.1), &Headers::new(), &[]);
+        assert_eq!(answer.status, 200, "GET {place:?}: {}", answer.text());
+        answer.body
+    }
+}
+
+/// A cluster that uses a store other than its own.
+pub fn remote(access: &StoreAccess) -> Options {
+    Options::new()
+        .environment(access.environment())
+        .setting("pg_storage.allowed_origins", ORIGIN)
+}
+
+/// How to reach the store that a cluster's background worker serves.
+fn local_access(cluster: &Cluster) -> StoreAccess {
+    let directory = cluster.data().join("pg_storage");
+    eventually("the local store's worker to listen", Duration::from_secs(30), || {
+        let port: u16 = std::fs::read_to_string(directory.join("port")).ok()?.trim().parse().ok()?;
+        let credentials = pg_storage_gateway::load_or_create_credentials(&directory.join("credentials")).ok()?;
+        Some(StoreAccess {
+            endpoint: format!("http://127.0.0.1:{port}"),
+            region: "local".to_owned(),
+            access_key_id: credentials.access_key_id.clone(),
+            secret_access_key: credentials.secret_access_key.expose().to_owned(),
+        })
+    })
+}
