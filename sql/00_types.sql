@@ -1,6 +1,17 @@
 -- Types: the enums of the life cycles and the named rows that functions return.
 -- Named types, not RETURNS TABLE: GraphQL and REST layers expose a name, not an anonymous record.
 
+-- A schema that another role made before us stays that role's: it could plant functions that callers take for ours.
+DO $$
+BEGIN
+    IF EXISTS (SELECT FROM pg_catalog.pg_namespace n JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) n.nspowner
+               WHERE n.nspname OPERATOR(pg_catalog.=) 'storage' AND NOT r.rolsuper) THEN
+        RAISE insufficient_privilege USING
+            MESSAGE = 'the schema storage belongs to a role that is not a superuser',
+            HINT = 'Drop or rename the schema, or give it to a superuser after looking at what is in it.';
+    END IF;
+END $$;
+
 -- Private functions live apart, so that layers which expose a whole schema expose only the public face.
 CREATE SCHEMA storage_private;
 COMMENT ON SCHEMA storage IS 'Object storage as SQL: buckets, files, presigned uploads and downloads.';
@@ -33,6 +44,13 @@ CREATE TYPE storage.upload_ticket AS (
 );
 COMMENT ON TYPE storage.upload_ticket IS
 'What a client needs to upload: send the body with method to url with exactly these headers before expires_at, then confirm upload_id. When deduplicated, the file exists already and url, headers and expires_at are NULL.';
+COMMENT ON COLUMN storage.upload_ticket.upload_id IS 'What to confirm or abort.';
+COMMENT ON COLUMN storage.upload_ticket.file_id IS 'The id the file has once the upload is confirmed; has at once when deduplicated.';
+COMMENT ON COLUMN storage.upload_ticket.deduplicated IS 'True: the bytes were there already, the file exists, nothing is to be sent.';
+COMMENT ON COLUMN storage.upload_ticket.method IS 'HTTP method to send the body with; NULL when deduplicated.';
+COMMENT ON COLUMN storage.upload_ticket.url IS 'Where to send it; whoever holds it may upload. NULL when deduplicated.';
+COMMENT ON COLUMN storage.upload_ticket.headers IS 'The headers to send, exactly these; name to value. NULL when deduplicated.';
+COMMENT ON COLUMN storage.upload_ticket.expires_at IS 'When the URL ends. NULL when deduplicated.';
 
 CREATE TYPE storage.signed_url AS (
     file_id    uuid,
@@ -41,6 +59,9 @@ CREATE TYPE storage.signed_url AS (
 );
 COMMENT ON TYPE storage.signed_url IS
 'A presigned download URL of one file. Whoever holds it can read the file until expires_at.';
+COMMENT ON COLUMN storage.signed_url.file_id IS 'The file.';
+COMMENT ON COLUMN storage.signed_url.url IS 'The URL.';
+COMMENT ON COLUMN storage.signed_url.expires_at IS 'When it ends.';
 
 CREATE TYPE storage.bucket_inspection AS (
     physical_name       text,
@@ -53,6 +74,13 @@ CREATE TYPE storage.bucket_inspection AS (
 );
 COMMENT ON TYPE storage.bucket_inspection IS
 'A physical bucket as the store describes it, read back and not remembered. A part the store lacks reads {"unsupported": reason}.';
+COMMENT ON COLUMN storage.bucket_inspection.physical_name IS 'The bucket in the store.';
+COMMENT ON COLUMN storage.bucket_inspection."exists" IS 'Whether the store has it.';
+COMMENT ON COLUMN storage.bucket_inspection.public_access_block IS 'Its public-access block.';
+COMMENT ON COLUMN storage.bucket_inspection.policy IS 'Its policy.';
+COMMENT ON COLUMN storage.bucket_inspection.cors IS 'Its CORS rules.';
+COMMENT ON COLUMN storage.bucket_inspection.lifecycle IS 'Its lifecycle rules.';
+COMMENT ON COLUMN storage.bucket_inspection.versioning IS 'Its versioning.';
 
 CREATE TYPE storage.check_result AS (
     name   text,
@@ -62,6 +90,10 @@ CREATE TYPE storage.check_result AS (
 );
 COMMENT ON TYPE storage.check_result IS
 'One finding of storage.check(): status is ok, warn or fail; hint says what to do about it.';
+COMMENT ON COLUMN storage.check_result.name IS 'What was examined.';
+COMMENT ON COLUMN storage.check_result.status IS 'ok, warn or fail.';
+COMMENT ON COLUMN storage.check_result.detail IS 'What was found.';
+COMMENT ON COLUMN storage.check_result.hint IS 'What to do about it.';
 
 CREATE TYPE storage.cache_statistics AS (
     shared        boolean,
@@ -74,6 +106,13 @@ CREATE TYPE storage.cache_statistics AS (
 );
 COMMENT ON TYPE storage.cache_statistics IS
 'Counters of the cache of provisioned buckets since the server (shared) or the session (not shared) started.';
+COMMENT ON COLUMN storage.cache_statistics.shared IS 'Whether all sessions share it; false without preload.';
+COMMENT ON COLUMN storage.cache_statistics.capacity IS 'Entries there is room for.';
+COMMENT ON COLUMN storage.cache_statistics.entries IS 'Entries it holds, of all databases.';
+COMMENT ON COLUMN storage.cache_statistics.hits IS 'Look-ups that found an entry.';
+COMMENT ON COLUMN storage.cache_statistics.misses IS 'Look-ups that did not.';
+COMMENT ON COLUMN storage.cache_statistics.provisionings IS 'Times that a physical bucket was brought to its configuration.';
+COMMENT ON COLUMN storage.cache_statistics.evictions IS 'Entries removed: no room, changed, gone from the store, or reset.';
 
 CREATE TYPE storage.provisioned_bucket AS (
     physical_name text,
@@ -83,6 +122,10 @@ CREATE TYPE storage.provisioned_bucket AS (
 );
 COMMENT ON TYPE storage.provisioned_bucket IS
 'One entry of the cache: a physical bucket of this database that is known to be ready, and whether uploads go straight to their final key.';
+COMMENT ON COLUMN storage.provisioned_bucket.physical_name IS 'The bucket in the store.';
+COMMENT ON COLUMN storage.provisioned_bucket.endpoint IS 'The store.';
+COMMENT ON COLUMN storage.provisioned_bucket.generation IS 'Generation of the configuration that it is known to have.';
+COMMENT ON COLUMN storage.provisioned_bucket.direct IS 'Whether uploads with a declared digest go straight to their final key.';
 
 CREATE TYPE storage.maintenance_report AS (
     uploads_expired  bigint,
@@ -92,6 +135,10 @@ CREATE TYPE storage.maintenance_report AS (
 );
 COMMENT ON TYPE storage.maintenance_report IS
 'What one pass of storage.run_maintenance() did, in rows and objects.';
+COMMENT ON COLUMN storage.maintenance_report.uploads_expired IS 'Pending uploads that were ended.';
+COMMENT ON COLUMN storage.maintenance_report.files_expired IS 'Files past their time that were deleted.';
+COMMENT ON COLUMN storage.maintenance_report.objects_deleted IS 'Objects removed from the store.';
+COMMENT ON COLUMN storage.maintenance_report.deletions_failed IS 'Deletions put back for later.';
 
 CREATE TYPE storage_private.admission AS (
     id            uuid,
@@ -105,3 +152,12 @@ CREATE TYPE storage_private.admission AS (
     expires_at    timestamptz
 );
 COMMENT ON TYPE storage_private.admission IS 'The trusted columns of an upload request that was found acceptable.';
+COMMENT ON COLUMN storage_private.admission.id IS 'Of the request.';
+COMMENT ON COLUMN storage_private.admission.file_id IS 'Of the file to be.';
+COMMENT ON COLUMN storage_private.admission.tenant_id IS 'The tenant of the bucket.';
+COMMENT ON COLUMN storage_private.admission.physical_name IS 'The bucket in the store.';
+COMMENT ON COLUMN storage_private.admission.object_key IS 'The key that the URL will name.';
+COMMENT ON COLUMN storage_private.admission.direct IS 'Whether that key is final.';
+COMMENT ON COLUMN storage_private.admission.create_only IS 'Whether If-None-Match is signed.';
+COMMENT ON COLUMN storage_private.admission.created_at IS 'Now, by the wall clock.';
+COMMENT ON COLUMN storage_private.admission.expires_at IS 'When the URL ends.';

@@ -28,6 +28,7 @@ CREATE INDEX buckets_default ON storage.buckets (tenant_id, owner_id) WHERE is_d
 CREATE INDEX buckets_physical_name ON storage.buckets (physical_name);
 
 COMMENT ON TABLE storage.buckets IS 'Logical buckets. A row costs nothing: the store is not touched before the first upload.';
+COMMENT ON COLUMN storage.buckets.id IS 'Its identity.';
 COMMENT ON COLUMN storage.buckets.tenant_id IS 'The tenant it belongs to.';
 COMMENT ON COLUMN storage.buckets.owner_id IS 'The user it belongs to; NULL: the tenant as a whole.';
 COMMENT ON COLUMN storage.buckets.key IS 'Its name within its owner: 1 to 63 of a-z, 0-9, dot, underscore, hyphen; never like a UUID.';

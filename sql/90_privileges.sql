@@ -3,6 +3,19 @@
 REVOKE ALL ON ALL TABLES IN SCHEMA storage, storage_private FROM PUBLIC;
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA storage, storage_private FROM PUBLIC;
 
+-- There is no ALL TYPES IN SCHEMA.
+DO $$
+DECLARE
+    type regtype;
+BEGIN
+    FOR type IN
+        SELECT t.oid FROM pg_catalog.pg_type t
+        WHERE t.typnamespace = ANY (ARRAY['storage', 'storage_private']::pg_catalog.regnamespace[]) AND t.typelem = 0
+    LOOP
+        EXECUTE pg_catalog.format('REVOKE ALL ON TYPE %s FROM PUBLIC', type);
+    END LOOP;
+END $$;
+
 -- One list of what each level needs; granting and revoking read the same.
 CREATE FUNCTION storage_private.level_privileges(level text) RETURNS SETOF text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
@@ -15,6 +28,9 @@ BEGIN
 
     RETURN QUERY VALUES
         ('USAGE ON SCHEMA storage, storage_private'),
+        -- For functions of one's own around ours; calling ours takes no right on their types.
+        ('USAGE ON TYPE storage.bucket_access, storage.upload_status, storage.dedup_scope, storage.buckets, storage.files,'
+         ' storage.upload_requests, storage.upload_ticket, storage.signed_url'),
         ('SELECT ON storage.buckets, storage.files'),
         ('EXECUTE ON FUNCTION storage.current_user_id(), storage.current_tenant_id(),'
          ' storage.download_url(uuid, interval, boolean, text), storage.download_urls(uuid[], interval, boolean),'

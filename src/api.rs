@@ -115,6 +115,11 @@ mod storage_private {
         upload::check_names(filename.unwrap_or_default(), path);
     }
 
+    /// NULL is the id of no row, and so is the nil UUID: the answer is "not found", in the usual words.
+    fn or_nil(id: Option<Uuid>) -> Uuid {
+        id.unwrap_or_else(|| Uuid::from_bytes([0; 16]))
+    }
+
     /// What is missing breaks the same rule as what is empty.
     fn declared<'a>(
         filename: Option<&'a str>,
@@ -160,7 +165,7 @@ mod storage_private {
         ),
     > {
         let declared = declared(filename, content_type, size, sha256, path, expires_in);
-        let bucket = Bucket::visible(bucket_id.unwrap_or(Uuid::from_bytes([0; 16]))).or_raise();
+        let bucket = Bucket::visible(or_nil(bucket_id)).or_raise();
         let admission = upload::admit(&bucket, &declared).or_raise();
         TableIterator::once((
             Uuid::from_bytes(*admission.id.as_bytes()),
@@ -193,7 +198,7 @@ mod storage_private {
             name!(upload_id, Uuid),
             name!(file_id, Uuid),
             name!(deduplicated, bool),
-            name!(method, Option<String>),
+            name!(method, String),
             name!(url, Option<String>),
             name!(headers, Option<JsonB>),
             name!(expires_at, Option<TimestampWithTimeZone>),
@@ -206,7 +211,7 @@ mod storage_private {
             Some((url, headers, expires_at)) => (Some(url), Some(headers), Some(expires_at)),
             None => (None, None, None),
         };
-        let method = (!deduplicated).then(|| "PUT".to_owned());
+        let method = "PUT".to_owned();
         TableIterator::once((
             ticket.upload_id,
             ticket.file_id,
@@ -220,14 +225,14 @@ mod storage_private {
 
     /// Asks the store what arrived and settles the upload.
     #[pg_extern(volatile)]
-    fn confirm(upload_id: Uuid) {
-        upload::confirm(upload_id).or_raise();
+    fn confirm(upload_id: Option<Uuid>) {
+        upload::confirm(or_nil(upload_id)).or_raise();
     }
 
     /// Ends a pending upload.
     #[pg_extern(volatile)]
-    fn abort(upload_id: Uuid) {
-        upload::abort(upload_id).or_raise();
+    fn abort(upload_id: Option<Uuid>) {
+        upload::abort(or_nil(upload_id)).or_raise();
     }
 
     /// Presigned URLs of those of the files that the caller can see, in the order given.
@@ -250,7 +255,7 @@ mod storage_private {
     /// The stable URL of a file in a public bucket.
     #[pg_extern(stable)]
     fn unsigned_url(file_id: Option<Uuid>) -> String {
-        download::public_url(file_id.unwrap_or(Uuid::from_bytes([0; 16]))).or_raise()
+        download::public_url(or_nil(file_id)).or_raise()
     }
 
     /// Provisions a bucket now and gives the name of its physical bucket.

@@ -57,6 +57,36 @@ extension_sql_file!(
     name = "operations",
     requires = ["maintenance", cache_statistics, cache_entries, clear_cache, diagnose]
 );
+extension_sql_file!(
+    "../sql/60_comments.sql",
+    name = "comments",
+    requires = [
+        "operations",
+        claimed_user,
+        claimed_tenant,
+        refuse,
+        is_uuid,
+        require_writable,
+        deletion_delay,
+        validate_bucket,
+        validate_origins,
+        validate_file,
+        admit,
+        open_upload,
+        confirm,
+        abort,
+        sign_downloads,
+        unsigned_url,
+        provision,
+        inspect_bucket,
+        maintain,
+        diagnose,
+        cache_statistics,
+        cache_entries,
+        clear_cache,
+        forget_at_commit
+    ]
+);
 extension_sql_file!("../sql/90_privileges.sql", name = "privileges", finalize);
 
 /// Called by PostgreSQL when the library is loaded. Starts nothing: no thread, runtime or socket may exist before fork.

@@ -97,3 +97,38 @@ impl Store {
         Ok(value)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[tokio::test]
+    async fn failures_are_counted_and_refusals_are_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Arc::new(Store::open(&directory.path().join("store"), "local".into()).unwrap());
+        let trouble = store.trouble.subscribe();
+        let refused = store.run(|_| Err::<(), _>(s3s::s3_error!(NoSuchKey).into())).await;
+        assert!(refused.is_err());
+        assert_eq!(*trouble.borrow(), Trouble::default());
+        let failed = store.run(|_| Err::<(), Failure>(std::io::Error::other("broken").into())).await;
+        assert!(failed.is_err());
+        assert_eq!(*trouble.borrow(), Trouble { count: 1, last: Some("disk: broken".into()) });
+    }
+
+    #[test]
+    fn blobs_that_the_index_does_not_name_go_at_start() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("store");
+        let store = Store::open(&root, "local".into()).unwrap();
+        let mut abandoned = store.blobs.stage().unwrap();
+        abandoned.write(b"published, then the power went").unwrap();
+        let abandoned = store.blobs.publish(abandoned).unwrap();
+        std::fs::write(root.join("staging/cut-off"), b"half").unwrap();
+        assert!(store.blobs.read(abandoned).is_ok());
+        drop(store);
+        let store = Store::open(&root, "local".into()).unwrap();
+        assert!(store.blobs.read(abandoned).is_err());
+        assert!(!root.join("staging/cut-off").exists());
+    }
+}

@@ -235,3 +235,17 @@ async fn the_access_log_counts_requests_and_holds_no_query() {
         ]
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_disk_is_an_internal_error_that_tells_nothing() {
+    let server = Server::start();
+    let client = server.with_bucket().await;
+    let (staging, away) = (server.root().join("staging"), server.root().join("away"));
+    std::fs::rename(&staging, &away).unwrap();
+    let answer = server.send("PUT", &server.presign(Method::Put, "k", &[]), &[], b"x");
+    assert_eq!(answer.verdict(), (500, "InternalError".into()));
+    assert!(!String::from_utf8_lossy(&answer.body).contains("store"), "a path leaked");
+    std::fs::rename(&away, &staging).unwrap();
+    client.put_object().bucket("bucket").key("k").body(ByteStream::from_static(b"x")).send().await.unwrap();
+    assert_eq!(read(&client, "k").await, b"x");
+}

@@ -1,0 +1,36 @@
+-- Comments on the functions that the library brings; those written in SQL have theirs beside them.
+
+COMMENT ON FUNCTION storage_private.claimed_user() IS 'The caller''s user id as the claims say it, else the role''s name.';
+COMMENT ON FUNCTION storage_private.claimed_tenant() IS 'The caller''s tenant as the claims say it, else the default. Errors: TENANT_REQUIRED.';
+COMMENT ON FUNCTION storage_private.refuse(text, text, text, text) IS
+'Ends the statement with an error in the house style: the token''s SQLSTATE, message, DETAIL and HINT.';
+COMMENT ON FUNCTION storage_private.is_uuid(text) IS 'Whether a text is a UUID in any spelling; a bucket''s key never is.';
+COMMENT ON FUNCTION storage_private.require_writable() IS 'Refuses to go on where nothing can be written. Errors: READ_ONLY.';
+COMMENT ON FUNCTION storage_private.deletion_delay() IS 'How long an object outlives its last file.';
+COMMENT ON FUNCTION storage_private.validate_bucket(text, text[], text[], text) IS
+'Refuses a bucket row that breaks the rules. Errors: INVALID_BUCKET_KEY, INVALID_CONTENT_TYPE, INVALID_ORIGIN.';
+COMMENT ON FUNCTION storage_private.validate_origins(text[]) IS 'Refuses origins that are none. Errors: INVALID_ORIGIN.';
+COMMENT ON FUNCTION storage_private.validate_file(text, text) IS
+'Refuses a file name or path that breaks the rules. Errors: INVALID_FILENAME, INVALID_PATH.';
+COMMENT ON FUNCTION storage_private.admit(uuid, text, text, bigint, text, text, interval) IS
+'Validates what is declared of a file to come, in a bucket that the caller can see, and chooses the trusted columns of its upload request.';
+COMMENT ON FUNCTION storage_private.open_upload(uuid, text, text, bigint, text, text, jsonb, interval) IS
+'Inserts an upload request as the caller and gives the ticket for it.';
+COMMENT ON FUNCTION storage_private.confirm(uuid) IS
+'Asks the store what arrived and settles an upload that the caller can see. Errors: UPLOAD_NOT_FOUND.';
+COMMENT ON FUNCTION storage_private.abort(uuid) IS
+'Ends a pending upload that the caller can see. Errors: UPLOAD_NOT_FOUND, UPLOAD_NOT_PENDING.';
+COMMENT ON FUNCTION storage_private.sign_downloads(uuid[], interval, boolean, text) IS
+'Presigned URLs of those of the files that the caller can see, in the order given.';
+COMMENT ON FUNCTION storage_private.unsigned_url(uuid) IS
+'The stable URL of a file in a public bucket that the caller can see. Errors: FILE_NOT_FOUND, NOT_PUBLIC.';
+COMMENT ON FUNCTION storage_private.provision(uuid) IS
+'Provisions a bucket that the caller can see, now, and gives the name of its physical bucket. Errors: BUCKET_NOT_FOUND.';
+COMMENT ON FUNCTION storage_private.inspect_bucket(uuid) IS
+'What the store says of the physical bucket of a bucket that the caller can see. Errors: BUCKET_NOT_FOUND.';
+COMMENT ON FUNCTION storage_private.maintain() IS 'One pass of expiry and collection.';
+COMMENT ON FUNCTION storage_private.diagnose() IS 'Findings about settings, store and what it enforces.';
+COMMENT ON FUNCTION storage_private.cache_statistics() IS 'Counters of the cache of provisioned buckets.';
+COMMENT ON FUNCTION storage_private.cache_entries() IS 'Entries of the cache that belong to this database.';
+COMMENT ON FUNCTION storage_private.clear_cache() IS 'Empties the cache of this database.';
+COMMENT ON FUNCTION storage_private.forget_at_commit(text) IS 'Forgets a physical bucket once this transaction commits.';
