@@ -129,7 +129,9 @@ CREATE TABLE storage.files (
     filename            text NOT NULL,
     path                text,
     version             integer NOT NULL DEFAULT 1,
-    previous_version_id uuid REFERENCES storage.files ON DELETE SET NULL,
+    -- No foreign key: pg_dump warns of one to the table itself in every dump, and dumps with --inserts would not
+    -- restore. The trigger that queues deleted files clears it instead.
+    previous_version_id uuid,
     is_current          boolean NOT NULL DEFAULT true,
     content_type        text NOT NULL,
     size                bigint NOT NULL,

@@ -90,14 +90,21 @@ COMMENT ON FUNCTION storage_private.admit_upload() IS 'Trigger: validates an upl
 CREATE TRIGGER admit_upload BEFORE INSERT ON storage.upload_requests
 FOR EACH ROW WHEN (NEW.object_key IS NULL) EXECUTE FUNCTION storage_private.admit_upload();
 
+-- Definer: a path may be taken by a file that the caller cannot see.
 CREATE FUNCTION storage_private.check_file() RETURNS trigger
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     PERFORM storage_private.validate_file(NEW.filename, NEW.path);
+    IF NEW.is_current AND NEW.path IS DISTINCT FROM OLD.path
+       AND EXISTS (SELECT FROM storage.files f WHERE f.bucket_id = NEW.bucket_id AND f.path = NEW.path AND f.is_current) THEN
+        PERFORM storage_private.refuse('PATH_TAKEN', 'another file has this path',
+            format('Path %s in bucket %s.', NEW.path, NEW.bucket_id),
+            'Choose another path, or delete the file that has it.');
+    END IF;
     RETURN NEW;
 END $$;
-COMMENT ON FUNCTION storage_private.check_file() IS 'Trigger: refuses a file name or path that breaks the rules.';
+COMMENT ON FUNCTION storage_private.check_file() IS 'Trigger: refuses a file name or path that breaks the rules, and a path that is taken.';
 
 CREATE TRIGGER check_file BEFORE UPDATE OF filename, path ON storage.files
 FOR EACH ROW EXECUTE FUNCTION storage_private.check_file();
@@ -111,9 +118,11 @@ BEGIN
     INSERT INTO storage.object_deletions (physical_name, key, reason, not_before)
     SELECT DISTINCT o.physical_name, o.key, 'file deleted', clock_timestamp() + storage_private.deletion_delay()
     FROM gone JOIN storage.objects o ON o.id = gone.object_id;
+    UPDATE storage.files f SET previous_version_id = NULL FROM gone WHERE f.previous_version_id = gone.id;
     RETURN NULL;
 END $$;
-COMMENT ON FUNCTION storage_private.queue_deleted_files() IS 'Trigger: queues the objects of deleted files.';
+COMMENT ON FUNCTION storage_private.queue_deleted_files() IS
+'Trigger: queues the objects of deleted files, and leaves their next versions without a predecessor.';
 
 CREATE TRIGGER queue_deleted_files AFTER DELETE ON storage.files
 REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION storage_private.queue_deleted_files();

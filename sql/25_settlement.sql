@@ -149,14 +149,17 @@ BEGIN
         RETURN false;
     END IF;
     SELECT * INTO STRICT upload FROM storage.upload_requests WHERE id = upload_id;
-    IF upload.physical_name <> (SELECT o.physical_name FROM storage.objects o WHERE o.id = object_id) THEN
+    -- The file gets the stored type. From another bucket that may be one which this bucket does not take.
+    IF NOT EXISTS (SELECT FROM storage.objects o
+                   WHERE o.id = object_id AND o.physical_name = upload.physical_name
+                     AND (o.bucket_id = upload.bucket_id OR o.content_type = upload.content_type)) THEN
         RETURN false;
     END IF;
     PERFORM storage_private.finish_upload(upload, object_id);
     RETURN true;
 END $$;
 COMMENT ON FUNCTION storage_private.share_object(uuid, uuid) IS
-'Ends an upload without bytes moving, over an object the caller can already read; false when that object is being collected or is in another physical bucket.';
+'Ends an upload without bytes moving, over an object the caller can already read; false when that object is being collected, is in another physical bucket, or has another type and comes from another bucket.';
 
 CREATE FUNCTION storage_private.locate_files(file_ids uuid[])
 RETURNS TABLE (physical_name text, key text, access storage.bucket_access, download_url_ttl interval)

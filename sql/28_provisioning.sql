@@ -38,21 +38,22 @@ COMMENT ON FUNCTION storage_private.has_own_origins(uuid) IS
 -- not wait for it (wait = false), because what is true of the store needs no second record.
 CREATE FUNCTION storage_private.record_provisioning(
     physical text, tenant text, bucket_access storage.bucket_access, store text, generation bigint, applied_steps jsonb, wait boolean
-) RETURNS void
+) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     lock_key bigint := hashtextextended(physical, 3);
+    current boolean;
 BEGIN
     IF wait THEN
         PERFORM pg_advisory_xact_lock(lock_key);
         PERFORM FROM storage.physical_buckets p WHERE p.name = physical FOR NO KEY UPDATE;
     ELSIF NOT pg_try_advisory_xact_lock(lock_key) THEN
-        RETURN;
+        RETURN false;
     ELSE
         PERFORM FROM storage.physical_buckets p WHERE p.name = physical FOR NO KEY UPDATE SKIP LOCKED;
         IF NOT FOUND AND EXISTS (SELECT FROM storage.physical_buckets p WHERE p.name = physical) THEN
-            RETURN;
+            RETURN false;
         END IF;
     END IF;
     INSERT INTO storage.physical_buckets AS p
@@ -60,22 +61,25 @@ BEGIN
     VALUES (physical, tenant, bucket_access, store, 'ready', generation, generation, applied_steps, clock_timestamp())
     ON CONFLICT (name) DO UPDATE
         SET endpoint = excluded.endpoint, state = 'ready', applied_generation = excluded.applied_generation, steps = excluded.steps,
-            last_error = NULL, attempts = 0, next_attempt_at = NULL, provisioned_at = excluded.provisioned_at;
+            last_error = NULL, attempts = 0, next_attempt_at = NULL, provisioned_at = excluded.provisioned_at
+    RETURNING p.applied_generation = p.desired_generation INTO current;
+    RETURN current;
 END $$;
 COMMENT ON FUNCTION storage_private.record_provisioning(text, text, storage.bucket_access, text, bigint, jsonb, boolean) IS
-'Records that a physical bucket is ready. wait: whether to wait for another session that is recording the same.';
+'Records that a physical bucket is ready. wait: whether to wait for another session that is recording the same. False when that session was left to it, or when more was wanted meanwhile.';
 
-CREATE FUNCTION storage_private.record_capabilities(store text, observed jsonb) RETURNS void
+CREATE FUNCTION storage_private.record_capabilities(store text, observed jsonb) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     IF NOT pg_try_advisory_xact_lock(hashtextextended(store, 4)) THEN
-        RETURN;
+        RETURN false;
     END IF;
     INSERT INTO storage.store_capabilities AS c (endpoint, capabilities) VALUES (store, observed)
     ON CONFLICT (endpoint) DO UPDATE SET capabilities = excluded.capabilities, probed_at = clock_timestamp();
+    RETURN true;
 END $$;
-COMMENT ON FUNCTION storage_private.record_capabilities(text, jsonb) IS 'Records what a store was seen to enforce.';
+COMMENT ON FUNCTION storage_private.record_capabilities(text, jsonb) IS 'Records what a store was seen to enforce; false when another session is just doing it.';
 
 CREATE FUNCTION storage_private.record_physical_name(bucket_id uuid, physical text) RETURNS void
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp

@@ -11,7 +11,8 @@ BEGIN
         SELECT array_agg(b.id) INTO found FROM storage.buckets b
         WHERE b.tenant_id = storage.current_tenant_id() AND b.owner_id = storage.current_user_id() AND b.is_default;
         IF found IS NULL THEN
-            PERFORM storage_private.refuse('DEFAULT_BUCKET_MISSING', 'you have no default bucket', NULL,
+            PERFORM storage_private.refuse('DEFAULT_BUCKET_MISSING', 'you have no default bucket',
+                format('User %L of tenant %L.', storage.current_user_id(), storage.current_tenant_id()),
                 'Name a bucket, or create one with is_default => true; storage.create_user_buckets() makes the usual three.');
         ELSIF cardinality(found) > 1 THEN
             PERFORM storage_private.refuse('DEFAULT_BUCKET_AMBIGUOUS', 'you have several default buckets',
@@ -45,11 +46,13 @@ CREATE FUNCTION storage.create_bucket(
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+    -- Asked out of reach of the handler below, which would take a missing tenant for a missing privilege.
+    tenant text := storage.current_tenant_id();
     b storage.buckets;
 BEGIN
     PERFORM storage_private.require_writable();
-    INSERT INTO storage.buckets (key, access, owner_id, allowed_mime_types, max_file_size, allowed_origins, is_default)
-    VALUES ($1, $2, $3, $4, $5, $6, $7)
+    INSERT INTO storage.buckets (tenant_id, key, access, owner_id, allowed_mime_types, max_file_size, allowed_origins, is_default)
+    VALUES (tenant, $1, $2, $3, $4, $5, $6, $7)
     RETURNING * INTO b;
     RETURN b;
 EXCEPTION

@@ -22,7 +22,8 @@ AS $$
 $$;
 COMMENT ON FUNCTION storage_private.expire_files() IS 'Deletes files whose time is over; returns how many.';
 
--- A job of this very transaction is left alone: if it rolled back, the bytes must still be there.
+-- A key that this very transaction queued is left alone, also when it was queued before by another: if
+-- this one rolled back, a file would need the bytes again.
 CREATE FUNCTION storage_private.claim_deletions(max_jobs integer)
 RETURNS TABLE (job_id bigint, physical_name text, object_key text, attempts integer)
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
@@ -31,9 +32,18 @@ DECLARE
     job storage.object_deletions;
     found_object uuid;
 BEGIN
+    -- The count after the lock must see what was committed before it, and an older snapshot does not.
+    IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
+        RAISE EXCEPTION 'files cannot be counted in a transaction that is %', upper(current_setting('transaction_isolation'))
+            USING ERRCODE = 'active_sql_transaction',
+                  DETAIL = 'Its snapshot does not show the files that were made since it began.',
+                  HINT = 'Run maintenance in a transaction that is READ COMMITTED.';
+    END IF;
     FOR job IN
         SELECT d.* FROM storage.object_deletions d
-        WHERE d.not_before <= clock_timestamp() AND d.queued_by <> pg_current_xact_id()
+        WHERE d.not_before <= clock_timestamp()
+          AND NOT EXISTS (SELECT FROM storage.object_deletions own
+                          WHERE own.physical_name = d.physical_name AND own.key = d.key AND own.queued_by = pg_current_xact_id())
           AND NOT EXISTS (SELECT FROM storage.upload_requests u
                           WHERE u.physical_name = d.physical_name AND u.object_key = d.key AND u.status = 'requested')
         ORDER BY d.not_before LIMIT max_jobs FOR UPDATE SKIP LOCKED

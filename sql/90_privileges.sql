@@ -3,14 +3,16 @@
 REVOKE ALL ON ALL TABLES IN SCHEMA storage, storage_private FROM PUBLIC;
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA storage, storage_private FROM PUBLIC;
 
--- There is no ALL TYPES IN SCHEMA.
+-- There is no ALL TYPES IN SCHEMA. Row types of tables stay as they are: pg_dump knows no privileges of theirs
+-- and would say so in every dump; without USAGE on the schema they are out of reach anyway.
 DO $$
 DECLARE
     type regtype;
 BEGIN
     FOR type IN
-        SELECT t.oid FROM pg_catalog.pg_type t
-        WHERE t.typnamespace = ANY (ARRAY['storage', 'storage_private']::pg_catalog.regnamespace[]) AND t.typelem = 0
+        SELECT t.oid FROM pg_catalog.pg_type t LEFT JOIN pg_catalog.pg_class c ON c.oid = t.typrelid
+        WHERE t.typnamespace = ANY (ARRAY['storage', 'storage_private']::pg_catalog.regnamespace[])
+          AND (t.typtype = 'e' OR c.relkind = 'c')
     LOOP
         EXECUTE pg_catalog.format('REVOKE ALL ON TYPE %s FROM PUBLIC', type);
     END LOOP;
@@ -29,8 +31,8 @@ BEGIN
     RETURN QUERY VALUES
         ('USAGE ON SCHEMA storage, storage_private'),
         -- For functions of one's own around ours; calling ours takes no right on their types.
-        ('USAGE ON TYPE storage.bucket_access, storage.upload_status, storage.dedup_scope, storage.buckets, storage.files,'
-         ' storage.upload_requests, storage.upload_ticket, storage.signed_url'),
+        ('USAGE ON TYPE storage.bucket_access, storage.upload_status, storage.dedup_scope,'
+         ' storage.upload_ticket, storage.signed_url'),
         ('SELECT ON storage.buckets, storage.files'),
         ('EXECUTE ON FUNCTION storage.current_user_id(), storage.current_tenant_id(),'
          ' storage.download_url(uuid, interval, boolean, text), storage.download_urls(uuid[], interval, boolean),'
@@ -51,7 +53,7 @@ BEGIN
              ' storage_private.open_upload(uuid, text, text, bigint, text, text, jsonb, interval),'
              ' storage_private.admit(uuid, text, text, bigint, text, text, interval),'
              ' storage_private.shareable_objects(uuid, text, bigint),'
-             ' storage_private.validate_file(text, text), storage_private.confirm(uuid), storage_private.abort(uuid)');
+             ' storage_private.confirm(uuid), storage_private.abort(uuid)');
     END IF;
     IF level = 'manager' THEN
         RETURN QUERY VALUES

@@ -396,6 +396,6 @@ mod storage_private {
     /// Forgets a physical bucket once this transaction commits.
     #[pg_extern(volatile)]
     fn forget_at_commit(physical_name: &str) {
-        cache::evict_at_commit(physical_name);
+        cache::evict_at(cache::At::Commit, physical_name);
     }
 }

@@ -9,6 +9,7 @@ use std::cell::RefCell;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicPtr, Ordering};
 
+use pg_storage_core::policy::Access;
 use pgrx::prelude::*;
 
 use crate::{guc, preload};
@@ -27,6 +28,8 @@ const NAME_BYTES: usize = 63;
 pub struct Ready {
     /// Generation of the configuration that the store was seen to have.
     pub generation: i64,
+    /// The one access it serves; `None`: all.
+    pub access: Option<Access>,
     /// Whether declared digests and create-only are enforced, so that uploads go to their final key.
     pub direct: bool,
     /// Whether the store accepts If-None-Match at all.
@@ -68,7 +71,7 @@ const EMPTY: Entry = Entry {
     database: 0,
     endpoint_hash: 0,
     stored_at: 0,
-    ready: Ready { generation: 0, direct: false, create_only: false },
+    ready: Ready { generation: 0, access: None, direct: false, create_only: false },
     name: [0; NAME_BYTES],
     endpoint: [0; ENDPOINT_BYTES],
 };
@@ -77,6 +80,8 @@ const EMPTY: Entry = Entry {
 struct Table<'a> {
     counters: &'a mut Counters,
     clock: &'a mut u64,
+    /// Counts the calls that forget something, whether or not it was there.
+    forgettings: &'a mut u64,
     entries: &'a mut [Entry],
 }
 
@@ -163,6 +168,7 @@ impl Table<'_> {
     }
 
     fn remove(&mut self, doomed: impl Fn(&Entry) -> bool) {
+        *self.forgettings += 1;
         let mut removed = 0;
         for entry in self.entries.iter_mut().filter(|entry| entry.used && doomed(entry)) {
             *entry = EMPTY;
@@ -201,23 +207,32 @@ fn database() -> u32 {
 
 /// The entry of a physical bucket of this database, counted as a hit or a miss.
 pub fn get(endpoint: &str, name: &str) -> Option<Ready> {
-    with_table(Access::Write, |table| table.get(&Key::new(endpoint, name)))
+    with_table(Mode::Write, |table| table.get(&Key::new(endpoint, name)))
 }
 
-/// Stores what was recorded of a physical bucket.
-pub fn put(endpoint: &str, name: &str, ready: Ready) {
-    with_table(Access::Write, |table| table.put(&Key::new(endpoint, name), ready));
+/// How often something was forgotten so far: to be asked before looking a physical bucket up, for [`put`].
+pub fn forgettings() -> u64 {
+    with_table(Mode::Read, |table| *table.forgettings)
+}
+
+/// Stores what was looked up of a physical bucket, unless something was forgotten since `seen`: that may have been it.
+pub fn put(endpoint: &str, name: &str, ready: Ready, seen: u64) {
+    with_table(Mode::Write, |table| {
+        if *table.forgettings == seen {
+            table.put(&Key::new(endpoint, name), ready);
+        }
+    });
 }
 
 /// Counts one provisioning.
 pub fn count_provisioning() {
-    with_table(Access::Write, |table| table.counters.provisionings += 1);
+    with_table(Mode::Write, |table| table.counters.provisionings += 1);
 }
 
 /// Forgets a physical bucket of this database at every endpoint.
 pub fn evict(name: &str) {
     let database = database();
-    with_table(Access::Write, |table| {
+    with_table(Mode::Write, |table| {
         table.remove(|entry| entry.database == database && entry.name_text() == name)
     });
 }
@@ -225,13 +240,13 @@ pub fn evict(name: &str) {
 /// Forgets everything of this database.
 pub fn clear() {
     let database = database();
-    with_table(Access::Write, |table| table.remove(|entry| entry.database == database));
+    with_table(Mode::Write, |table| table.remove(|entry| entry.database == database));
 }
 
 /// Whether the table is shared, its capacity, the entries of this database, and the counters.
 pub fn statistics() -> (bool, usize, usize, Counters) {
     let database = database();
-    with_table(Access::Read, |table| {
+    with_table(Mode::Read, |table| {
         let entries = table.entries.iter().filter(|entry| entry.used && entry.database == database).count();
         (preload::preloaded(), table.entries.len(), entries, *table.counters)
     })
@@ -240,7 +255,7 @@ pub fn statistics() -> (bool, usize, usize, Counters) {
 /// Name, endpoint and knowledge of each entry of this database.
 pub fn entries() -> Vec<(String, String, Ready)> {
     let database = database();
-    with_table(Access::Read, |table| {
+    with_table(Mode::Read, |table| {
         table
             .entries
             .iter()
@@ -250,7 +265,7 @@ pub fn entries() -> Vec<(String, String, Ready)> {
     })
 }
 
-enum Access {
+enum Mode {
     Read,
     Write,
 }
@@ -261,37 +276,42 @@ struct Shared {
     lock: *mut pg_sys::LWLock,
     counters: Counters,
     clock: u64,
+    forgettings: u64,
     capacity: usize,
 }
 
 static SHARED: AtomicPtr<Shared> = AtomicPtr::new(std::ptr::null_mut());
 
 thread_local! {
-    static PRIVATE: RefCell<(Counters, u64, Vec<Entry>)> = const { RefCell::new((
-        Counters { hits: 0, misses: 0, provisionings: 0, evictions: 0 }, 0, Vec::new(),
+    static PRIVATE: RefCell<(Counters, u64, u64, Vec<Entry>)> = const { RefCell::new((
+        Counters { hits: 0, misses: 0, provisionings: 0, evictions: 0 }, 0, 0, Vec::new(),
     )) };
 }
 
 /// Runs `f` on the table under its lock. `f` must not call PostgreSQL: an ERROR would leave the lock held.
-fn with_table<R>(access: Access, f: impl FnOnce(&mut Table<'_>) -> R) -> R {
+fn with_table<R>(mode: Mode, f: impl FnOnce(&mut Table<'_>) -> R) -> R {
     let shared = SHARED.load(Ordering::Relaxed);
     if shared.is_null() {
-        return PRIVATE.with_borrow_mut(|(counters, clock, entries)| {
+        return PRIVATE.with_borrow_mut(|(counters, clock, forgettings, entries)| {
             entries.resize(PRIVATE_ENTRIES, EMPTY);
-            f(&mut Table { counters, clock, entries })
+            f(&mut Table { counters, clock, forgettings, entries })
         });
     }
-    let mode = match access {
-        Access::Read => pg_sys::LWLockMode::LW_SHARED,
-        Access::Write => pg_sys::LWLockMode::LW_EXCLUSIVE,
+    let mode = match mode {
+        Mode::Read => pg_sys::LWLockMode::LW_SHARED,
+        Mode::Write => pg_sys::LWLockMode::LW_EXCLUSIVE,
     };
     // SAFETY: SHARED points to a table that `startup` initialised and that lives as long as the server. The lock is held
     // while the references exist; readers take it shared and, by the functions above, only read.
     unsafe {
         pg_sys::LWLockAcquire((*shared).lock, mode);
         let entries = std::slice::from_raw_parts_mut(shared.add(1).cast::<Entry>(), (*shared).capacity);
-        let result =
-            f(&mut Table { counters: &mut (*shared).counters, clock: &mut (*shared).clock, entries });
+        let result = f(&mut Table {
+            counters: &mut (*shared).counters,
+            clock: &mut (*shared).clock,
+            forgettings: &mut (*shared).forgettings,
+            entries,
+        });
         pg_sys::LWLockRelease((*shared).lock);
         result
     }
@@ -349,6 +369,7 @@ unsafe extern "C-unwind" fn startup() {
                 lock: &raw mut (*pg_sys::GetNamedLWLockTranche(TRANCHE.as_ptr())).lock,
                 counters: Counters::default(),
                 clock: 0,
+                forgettings: 0,
                 capacity,
             });
             let entries = shared.add(1).cast::<Entry>();
@@ -360,32 +381,64 @@ unsafe extern "C-unwind" fn startup() {
     }
 }
 
+/// When a physical bucket is to be forgotten.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum At {
+    /// When the transaction commits, because only then others see what it changed.
+    Commit,
+    /// When what it recorded is rolled back, because then nothing is on record.
+    Abort,
+    /// In any case, because it could not record what it knows.
+    End,
+}
+
 thread_local! {
-    /// Physical buckets to forget when this transaction commits.
-    static DOOMED: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+    static DOOMED: RefCell<Vec<(String, At)>> = const { RefCell::new(Vec::new()) };
     static REGISTERED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }
 
-/// Forgets a physical bucket when the transaction commits, because only then others see what changed.
-pub fn evict_at_commit(name: &str) {
+/// Forgets a physical bucket when the transaction ends that way.
+pub fn evict_at(at: At, name: &str) {
     if !REGISTERED.replace(true) {
-        // SAFETY: a static callback, registered once for the life of the process, on the main thread.
-        unsafe { pg_sys::RegisterXactCallback(Some(at_transaction_end), std::ptr::null_mut()) };
+        // SAFETY: static callbacks, registered once for the life of the process, on the main thread.
+        unsafe {
+            pg_sys::RegisterXactCallback(Some(at_transaction_end), std::ptr::null_mut());
+            pg_sys::RegisterSubXactCallback(Some(at_savepoint_end), std::ptr::null_mut());
+        }
     }
-    DOOMED.with_borrow_mut(|doomed| doomed.push(name.to_owned()));
+    DOOMED.with_borrow_mut(|doomed| doomed.push((name.to_owned(), at)));
+}
+
+fn evict_except(kept: At) {
+    for (name, at) in DOOMED.take() {
+        if at != kept {
+            evict(&name);
+        }
+    }
 }
 
 #[pg_guard]
 unsafe extern "C-unwind" fn at_transaction_end(event: pg_sys::XactEvent::Type, _arg: *mut std::ffi::c_void) {
     use pg_sys::XactEvent::{XACT_EVENT_ABORT, XACT_EVENT_COMMIT, XACT_EVENT_PREPARE};
     match event {
-        // A prepared transaction commits in another session. Forgetting early is harmless, forgetting never is not.
-        XACT_EVENT_COMMIT | XACT_EVENT_PREPARE => {
-            for name in DOOMED.take() {
-                evict(&name);
-            }
-        }
-        XACT_EVENT_ABORT => drop(DOOMED.take()),
+        XACT_EVENT_COMMIT => evict_except(At::Abort),
+        XACT_EVENT_ABORT => evict_except(At::Commit),
+        // A prepared transaction ends in another session. Forgetting early is harmless, forgetting never is not.
+        XACT_EVENT_PREPARE => DOOMED.take().iter().for_each(|(name, _)| evict(name)),
         _ => {}
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn at_savepoint_end(
+    event: pg_sys::SubXactEvent::Type,
+    _id: pg_sys::SubTransactionId,
+    _parent: pg_sys::SubTransactionId,
+    _arg: *mut std::ffi::c_void,
+) {
+    if event == pg_sys::SubXactEvent::SUBXACT_EVENT_ABORT_SUB {
+        // Which of them the savepoint covers is not known, and forgetting too much costs a look-up.
+        let doomed = DOOMED.with_borrow(Vec::clone);
+        doomed.iter().filter(|(_, at)| *at != At::Commit).for_each(|(name, _)| evict(name));
     }
 }

@@ -109,8 +109,14 @@ fn local() -> Result<Config> {
     let access = local_store::access()?;
     let endpoint =
         Endpoint::parse(&format!("http://127.0.0.1:{}", access.port)).map_err(Failure::internal)?;
-    let region = guc::text(&guc::REGION).unwrap_or_else(|| local_store::REGION.to_owned());
-    assemble(endpoint, region, true, CredentialSource::Static(access.credentials), false, true)
+    assemble(
+        endpoint,
+        local_store::REGION.to_owned(),
+        true,
+        CredentialSource::Static(access.credentials),
+        false,
+        true,
+    )
 }
 
 fn assemble(

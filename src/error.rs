@@ -31,6 +31,7 @@ impl Failure {
     /// `pg_storage.{setting}` is missing or wrong.
     pub fn setting(setting: &str, reason: &str) -> Self {
         Self::new(Token::NotConfigured, format!("pg_storage.{setting} {reason}"))
+            .detail(format!("Setting pg_storage.{setting}."))
             .hint(format!("Set pg_storage.{setting} and reload; storage.check() examines all settings."))
     }
 

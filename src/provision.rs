@@ -14,9 +14,10 @@ use pg_storage_core::presign::{Signer, Target};
 use pg_storage_store::probe::{Capabilities, Support, probe};
 use pg_storage_store::provision::{Outcome, Plan, Report, provision};
 use pgrx::JsonB;
+use pgrx::datum::DatumWithOid;
 
 use crate::bucket::Bucket;
-use crate::cache::{self, Ready};
+use crate::cache::{self, At, Ready};
 use crate::catalog::{self, SessionLock};
 use crate::config::{self, Config, Layout};
 use crate::error::{Failure, Result};
@@ -60,19 +61,24 @@ pub fn ensure(bucket: &Bucket, ask: Ask) -> Result<Place> {
     let known_is_enough = ask == Ask::Use && !(first && !wanted.fixed && has_own_origins(bucket)?);
 
     if known_is_enough && let Some(ready) = cache::get(&config.endpoint, &wanted.name) {
+        refuse_mixed_access(&wanted, ready.access)?;
         return finish(&config, bucket, wanted, ready);
     }
     let _lock = SessionLock::acquire(lock_key(&config.endpoint, &wanted.name));
     if known_is_enough && let Some(ready) = cache::get(&config.endpoint, &wanted.name) {
+        refuse_mixed_access(&wanted, ready.access)?;
         return finish(&config, bucket, wanted, ready);
     }
+    let seen = cache::forgettings();
     let known = Known::look_up(&config, &wanted)?;
-    refuse_mixed_access(&wanted, &known)?;
+    refuse_mixed_access(&wanted, known.access)?;
     let ready = match known.capabilities {
-        Some(capabilities) if known_is_enough && known.ready => ready(known.generation, &capabilities),
+        Some(capabilities) if known_is_enough && known.ready => {
+            ready(&wanted, known.generation, &capabilities)
+        }
         _ => apply(&config, bucket, &wanted, known, ask)?,
     };
-    cache::put(&config.endpoint, &wanted.name, ready);
+    cache::put(&config.endpoint, &wanted.name, ready, seen);
     finish(&config, bucket, wanted, ready)
 }
 
@@ -111,8 +117,8 @@ fn wanted(config: &Config, bucket: &Bucket) -> Result<Wanted> {
 }
 
 /// Private bytes must never land in a bucket that the world can read.
-fn refuse_mixed_access(wanted: &Wanted, known: &Known) -> Result<()> {
-    match (wanted.access, known.access) {
+fn refuse_mixed_access(wanted: &Wanted, known: Option<Access>) -> Result<()> {
+    match (wanted.access, known) {
         (Some(wanted_access), Some(known_access)) if wanted_access != known_access => Err(Failure::new(
             Token::NotConfigured,
             "the physical bucket serves another access",
@@ -189,8 +195,9 @@ fn apply(config: &Config, bucket: &Bucket, wanted: &Wanted, known: Known, ask: A
         Some(capabilities) => capabilities,
         None => try_out(config, &wanted.name)?,
     };
-    record(config, wanted, known.generation, &report, &capabilities, ask)?;
-    Ok(ready(known.generation, &capabilities))
+    let recorded = record(config, wanted, known.generation, &report, &capabilities, ask)?;
+    cache::evict_at(if recorded { At::Abort } else { At::End }, &wanted.name);
+    Ok(ready(wanted, known.generation, &capabilities))
 }
 
 /// Finds out by trying what the store enforces, in a scratch prefix of one of its buckets.
@@ -204,15 +211,16 @@ pub fn try_out(config: &Config, physical: &str) -> Result<Capabilities> {
     session::call(config, move |store| async move { probe(&store, signer, &bucket, &prefix).await })
 }
 
-/// Keeps what was found by trying.
-pub fn record_capabilities(config: &Config, capabilities: &Capabilities) -> Result<()> {
+/// Keeps what was found by trying; `false` when another session is just doing it.
+pub fn record_capabilities(config: &Config, capabilities: &Capabilities) -> Result<bool> {
     let json = serde_json::to_value(capabilities).map_err(|error| Failure::internal(error.to_string()))?;
-    catalog::run_as_owner(
+    record_as_owner(
         "SELECT storage_private.record_capabilities($1, $2)",
         &[config.endpoint.as_str().into(), JsonB(json).into()],
     )
 }
 
+/// Records what is now true of the store; `false` when it is not on record as the current truth after that.
 fn record(
     config: &Config,
     wanted: &Wanted,
@@ -220,9 +228,9 @@ fn record(
     report: &Report,
     capabilities: &Capabilities,
     ask: Ask,
-) -> Result<()> {
+) -> Result<bool> {
     let steps = serde_json::to_value(report).map_err(|error| Failure::internal(error.to_string()))?;
-    catalog::run_as_owner(
+    let provisioned = record_as_owner(
         "SELECT storage_private.record_provisioning($1, $2, $3::storage.bucket_access, $4, $5, $6, $7)",
         &[
             wanted.name.as_str().into(),
@@ -234,7 +242,13 @@ fn record(
             (ask == Ask::Explicit).into(),
         ],
     )?;
-    record_capabilities(config, capabilities)
+    Ok(record_capabilities(config, capabilities)? && provisioned)
+}
+
+fn record_as_owner(query: &'static str, arguments: &[DatumWithOid<'_>]) -> Result<bool> {
+    catalog::as_owner(|| {
+        catalog::write(query, arguments, |rows| Ok(rows.first().get_one()?.unwrap_or(false)))
+    })
 }
 
 fn finish(config: &Config, bucket: &Bucket, wanted: Wanted, ready: Ready) -> Result<Place> {
@@ -279,9 +293,10 @@ fn origins(config: &Config, bucket: &Bucket, wanted: &Wanted) -> Result<Vec<Orig
     texts.iter().map(|text| Origin::parse(text).map_err(Failure::from)).collect()
 }
 
-fn ready(generation: i64, capabilities: &Capabilities) -> Ready {
+fn ready(wanted: &Wanted, generation: i64, capabilities: &Capabilities) -> Ready {
     Ready {
         generation,
+        access: wanted.access,
         direct: capabilities.direct(),
         create_only: capabilities.create_only != Support::Refused,
     }

@@ -283,6 +283,7 @@ pub fn confirm(upload: pgrx::Uuid) -> Result<()> {
         Ok(found) => found,
         Err(Examination::BucketGone) => {
             cache::evict(&pending.physical_name);
+            cache::evict_at(cache::At::Commit, &pending.physical_name);
             catalog::run_as_owner(
                 "SELECT storage_private.mark_missing($1)",
                 &[pending.physical_name.as_str().into()],

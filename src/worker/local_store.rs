@@ -12,21 +12,22 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use pg_storage_core::error::Token;
 use pg_storage_core::presign::Credentials;
-use pg_storage_gateway::{LocalStore, load_or_create_credentials, serve};
+use pg_storage_gateway::{LocalStore, Trouble, load_or_create_credentials};
 use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerBuilder, BgWorkerStartTime, SignalWakeFlags};
 use pgrx::prelude::*;
 use pgrx::{PgAtomic, pg_shmem_init};
-use tokio::sync::oneshot;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
 
 use crate::error::{Failure, Result};
 use crate::{guc, preload, wait};
 
-/// The region of the local store where `pg_storage.region` names none.
+/// The region of the local store; `pg_storage.region` is for others.
 pub const REGION: &str = "local";
 
 /// How long a first call waits for a worker that is just starting.
@@ -78,7 +79,7 @@ pub fn access() -> Result<LocalAccess> {
         if port() != 0 {
             break;
         }
-        wait::until(tokio::time::sleep(step))?;
+        wait::until(async move { tokio::time::sleep(step).await })?;
     }
     let unavailable = |reason: String| {
         Failure::new(Token::StoreUnavailable, "the local store is not running")
@@ -132,6 +133,9 @@ fn serve_while_wanted() -> io::Result<()> {
         if server.is_none() && wanted() {
             server = Some(Server::start()?);
         }
+        if let Some(running) = &mut server {
+            running.report_trouble();
+        }
         let go_on = BackgroundWorker::wait_latch(Some(LOOK));
         if !go_on {
             return server.map_or(Ok(()), Server::stop);
@@ -145,8 +149,10 @@ fn serve_while_wanted() -> io::Result<()> {
 
 /// The S3 server on its own threads.
 struct Server {
-    thread: JoinHandle<io::Result<()>>,
+    runtime: Runtime,
+    running: JoinHandle<()>,
     stop: oneshot::Sender<()>,
+    trouble: watch::Receiver<Trouble>,
 }
 
 impl Server {
@@ -155,41 +161,49 @@ impl Server {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
         let config = LocalStore {
             root: directory.join("objects"),
-            region: guc::text(&guc::REGION).unwrap_or_else(|| REGION.to_owned()),
+            region: REGION.to_owned(),
             credentials: load_or_create_credentials(&directory.join("credentials"))?,
             access_log: None,
         };
         let listener = listen(&directory.join("port"))?;
         let port = listener.local_addr()?.port();
-        let (stop, stopped) = oneshot::channel::<()>();
-        let thread = wait::with_signals_blocked(|| {
-            std::thread::Builder::new().name("pg_storage S3".into()).spawn(move || {
-                let runtime =
-                    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-                let result = runtime.block_on(async {
-                    let listener = tokio::net::TcpListener::from_std(listener)?;
-                    serve(listener, config, async {
-                        let _ = stopped.await;
-                    })
-                    .await
-                });
-                runtime.shutdown_timeout(Duration::from_secs(1));
-                result
-            })
+        // Opening starts threads too.
+        let (runtime, server) = wait::with_signals_blocked(|| {
+            let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+            let server = runtime.block_on(async {
+                pg_storage_gateway::Server::open(tokio::net::TcpListener::from_std(listener)?, config).await
+            })?;
+            io::Result::Ok((runtime, server))
         })?;
+        let trouble = server.trouble();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let running = runtime.spawn(server.run(async {
+            let _ = stopped.await;
+        }));
         PORT.get().store(port.into(), Ordering::Release);
         log!("pg_storage local store: serving {} on 127.0.0.1:{port}", directory.display());
-        Ok(Self { thread, stop })
+        Ok(Self { runtime, running, stop, trouble })
     }
 
     fn ended(&self) -> bool {
-        self.thread.is_finished()
+        self.running.is_finished()
+    }
+
+    /// Tells the server's log what clients saw as an internal error.
+    fn report_trouble(&mut self) {
+        if self.trouble.has_changed().unwrap_or(false) {
+            let trouble = self.trouble.borrow_and_update().clone();
+            let last = trouble.last.unwrap_or_default();
+            log!("pg_storage local store: {} failed operation(s), the last: {last}", trouble.count);
+        }
     }
 
     fn stop(self) -> io::Result<()> {
         PORT.get().store(0, Ordering::Release);
         let _ = self.stop.send(());
-        self.thread.join().unwrap_or_else(|_| Err(io::Error::other("the server panicked")))
+        let ended = self.runtime.block_on(self.running).map_err(io::Error::other);
+        self.runtime.shutdown_timeout(LOOK);
+        ended
     }
 }
 

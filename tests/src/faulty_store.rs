@@ -1,5 +1,6 @@
-//! A way to a store on which a test can have requests refused, held back, or counted.
+//! A way to a store on which a test can have requests refused, delayed, left unanswered, or counted.
 
+use crate::eventually;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -14,8 +15,8 @@ pub enum Fault {
     Denied,
     /// Passed on after this long.
     Slow(Duration),
-    /// The connection is closed without an answer.
-    Dropped,
+    /// Never answered: the request waits until its caller gives up.
+    Silent,
 }
 
 /// A proxy in front of a store, one request to a connection. The signatures stay good, because they name the proxy.
@@ -81,9 +82,23 @@ impl FaultyStore {
         lock(&self.shared.lines).clone()
     }
 
-    /// How many requests are being held back now.
+    /// How many callers wait for an answer that will never come.
     pub fn waiting(&self) -> usize {
         self.shared.waiting.load(Ordering::Acquire)
+    }
+
+    /// Waits until somebody waits.
+    pub fn wait_for_caller(&self) {
+        eventually("a request that gets no answer", Duration::from_secs(30), || {
+            (self.waiting() > 0).then_some(())
+        });
+    }
+
+    /// Waits until everybody has given up and closed the connection.
+    pub fn wait_for_silence(&self) {
+        eventually("the end of the abandoned requests", Duration::from_secs(30), || {
+            (self.waiting() == 0).then_some(())
+        });
     }
 }
 
@@ -114,11 +129,12 @@ impl Shared {
         body.extend(rest);
         match fault {
             Some(Fault::Denied) => return caller.write_all(DENIED.as_bytes()),
-            Some(Fault::Dropped) => return Ok(()),
-            Some(Fault::Slow(time)) => {
+            Some(Fault::Slow(time)) => std::thread::sleep(time),
+            Some(Fault::Silent) => {
                 self.waiting.fetch_add(1, Ordering::AcqRel);
-                std::thread::sleep(time);
+                let ended = std::io::copy(&mut caller, &mut std::io::sink());
                 self.waiting.fetch_sub(1, Ordering::AcqRel);
+                return ended.map(drop);
             }
             None => {}
         }

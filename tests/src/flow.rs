@@ -205,7 +205,10 @@ fn verdict_of(session: &mut Client, source: &str, upload_id: &str) -> Result<Ver
 /// The presigned URL of a file.
 #[track_caller]
 pub fn download_url(session: &mut Client, file_id: &str) -> String {
-    session.query_one("SELECT storage.download_url($1::text::uuid)", &[&file_id]).expect("download_url").get(0)
+    session
+        .query_one("SELECT storage.download_url($1::text::uuid)", &[&file_id])
+        .expect("download_url")
+        .get(0)
 }
 
 /// Downloads a file through its presigned URL.

@@ -78,6 +78,22 @@ api_bind_addr = "127.0.0.1:{admin}"
         &self.access
     }
 
+    /// Another account on the same server, which may create buckets too.
+    pub fn another_key(&self, name: &str) -> StoreAccess {
+        let printed = self.cli(&["key", "create", name]);
+        let field = |label: &str| {
+            printed
+                .lines()
+                .find_map(|line| line.trim().strip_prefix(label))
+                .unwrap_or_else(|| panic!("no {label} in:\n{printed}"))
+                .trim()
+                .to_owned()
+        };
+        let (access_key_id, secret_access_key) = (field("Key ID:"), field("Secret key:"));
+        self.cli(&["key", "allow", "--create-bucket", &access_key_id]);
+        StoreAccess { access_key_id, secret_access_key, ..self.access.clone() }
+    }
+
     /// Runs Garage's own command line against this server and gives what it printed.
     pub fn cli(&self, arguments: &[&str]) -> String {
         let output = environment::clean_command(environment::garage())

@@ -42,9 +42,21 @@ pub fn put(url: &str, headers: &Headers, body: &[u8]) -> Response {
     )
 }
 
+/// Uploads `body`, or nothing when the server hangs up before it has read all of it, as some do that refuse.
+pub fn try_put(url: &str, headers: &Headers, body: &[u8]) -> Option<Response> {
+    let reader = SendBody::from_owned_reader(std::io::Cursor::new(body.to_vec()));
+    try_send("PUT", url, headers, reader, Some(body.len())).ok()
+}
+
 /// Uploads `body` in chunks, so that no content-length is sent at all.
 pub fn put_chunked(url: &str, headers: &Headers, body: &[u8]) -> Response {
     send("PUT", url, headers, SendBody::from_owned_reader(std::io::Cursor::new(body.to_vec())), None)
+}
+
+/// Uploads `body` in chunks, or nothing when the server hangs up before it has read all of it.
+pub fn try_put_chunked(url: &str, headers: &Headers, body: &[u8]) -> Option<Response> {
+    let reader = SendBody::from_owned_reader(std::io::Cursor::new(body.to_vec()));
+    try_send("PUT", url, headers, reader, None).ok()
 }
 
 /// Downloads.

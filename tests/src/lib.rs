@@ -25,7 +25,7 @@ mod wait;
 pub use black_hole::BlackHole;
 pub use cluster::{Cluster, Options, Stop, Witness};
 pub use database::Database;
-pub use faulty_store::{FaultyStore, Fault};
+pub use faulty_store::{Fault, FaultyStore};
 pub use garage::Garage;
 pub use local_store::{LocalStore, Request};
 pub use scene::{Scene, each_store};

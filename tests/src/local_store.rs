@@ -78,6 +78,11 @@ impl LocalStore {
     /// Ends the process with a signal (`TERM`, `KILL`) and starts it again over the same directory and port.
     pub fn restart(&mut self, signal: &str) {
         self.stop(signal);
+        self.start_again();
+    }
+
+    /// Starts the process after [`LocalStore::stop`], over the same directory and port.
+    pub fn start_again(&mut self) {
         let address = self.access.endpoint.trim_start_matches("http://").to_owned();
         (self.daemon, _) = spawn(&self.directory, &address);
     }

@@ -3,6 +3,7 @@
 
 use crate::http::{self, Headers, Response};
 use crate::{Cluster, Database, Garage, LocalStore, Options, StoreAccess, eventually};
+use pg_storage_core::digest::Digest;
 use pg_storage_core::endpoint::Endpoint;
 use pg_storage_core::presign::{Credentials, Method, Presign, Secret, Signer, Target, Timestamp};
 use postgres::Client;
@@ -20,6 +21,8 @@ pub struct Scene {
     pub store: StoreAccess,
     /// Whether uploads with a declared hash go straight to their final key.
     pub direct: bool,
+    /// What the names of its physical buckets begin with.
+    pub prefix: String,
     writer: String,
     manager: String,
 }
@@ -70,8 +73,9 @@ impl Scene {
             database,
             store,
             direct,
+            prefix,
         };
-        scene.set("pg_storage.bucket_prefix", &prefix);
+        scene.set("pg_storage.bucket_prefix", &scene.prefix);
         scene
     }
 
@@ -123,6 +127,12 @@ impl Scene {
             )
             .expect("count the rows");
         row.get(0)
+    }
+
+    /// How often this scene's buckets were named in a request to `store`, which other scenes may use as well.
+    pub fn asked(&self, store: &LocalStore) -> usize {
+        let mine = format!("/{}-", self.prefix);
+        store.requests().iter().filter(|request| request.path.starts_with(&mine)).count()
     }
 
     /// One value that the superuser asks for.
@@ -193,9 +203,15 @@ impl Scene {
         }
     }
 
-    /// Puts other bytes at this place, whatever is there.
+    /// Puts other bytes at this place, whatever is there, with their own checksum.
     pub fn overwrite(&self, place: &(String, String), content_type: &str, body: &[u8]) {
-        let headers = Headers::from([("content-type".to_owned(), content_type.to_owned())]);
+        let headers = [
+            ("content-type", content_type.to_owned()),
+            ("x-amz-checksum-sha256", Digest::of(body).to_base64()),
+            ("x-amz-sdk-checksum-algorithm", "SHA256".to_owned()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into();
         let answer = self.at_store(Method::Put, (&place.0, &place.1), &headers, body);
         assert!(answer.is_success(), "PUT {place:?}: {} {}", answer.status, answer.text());
     }
@@ -210,9 +226,7 @@ impl Scene {
 
 /// A cluster that uses a store other than its own.
 pub fn remote(access: &StoreAccess) -> Options {
-    Options::new()
-        .environment(access.environment())
-        .setting("pg_storage.allowed_origins", ORIGIN)
+    Options::new().environment(access.environment()).setting("pg_storage.allowed_origins", ORIGIN)
 }
 
 /// How to reach the store that a cluster's background worker serves.
@@ -220,7 +234,8 @@ fn local_access(cluster: &Cluster) -> StoreAccess {
     let directory = cluster.data().join("pg_storage");
     eventually("the local store's worker to listen", Duration::from_secs(30), || {
         let port: u16 = std::fs::read_to_string(directory.join("port")).ok()?.trim().parse().ok()?;
-        let credentials = pg_storage_gateway::load_or_create_credentials(&directory.join("credentials")).ok()?;
+        let credentials =
+            pg_storage_gateway::load_or_create_credentials(&directory.join("credentials")).ok()?;
         Some(StoreAccess {
             endpoint: format!("http://127.0.0.1:{port}"),
             region: "local".to_owned(),

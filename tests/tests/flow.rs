@@ -2,8 +2,8 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use pg_storage_tests::flow::{self, Upload, assert_downloads, confirm, download, sha256, some_bytes};
-use pg_storage_tests::http::{self, Headers};
-use pg_storage_tests::{Scene, each_store, refused};
+use pg_storage_tests::http;
+use pg_storage_tests::{Cluster, Scene, each_store, process, refused};
 use std::time::{Duration, SystemTime};
 
 /// A request's row: direct, object_key, sha256.
@@ -29,8 +29,18 @@ fn every_kind_of_upload_comes_back_byte_for_byte_with_its_type_and_name() {
             Some("docs/v1.2.3/guide.pdf"),
             "attachment; filename=\"_bersicht _final_.pdf\"; filename*=UTF-8''%C3%9Cbersicht%20%22final%22.pdf",
         ),
-        ("résumé 100%.md", "text/markdown", Some("Größe/图片"), "attachment; filename=\"r_sum_ 100_.md\"; filename*=UTF-8''r%C3%A9sum%C3%A9%20100%25.md"),
-        ("图片.bin", "application/x-own+thing; version=\"2 b\"", None, "attachment; filename=\"__.bin\"; filename*=UTF-8''%E5%9B%BE%E7%89%87.bin"),
+        (
+            "résumé 100%.md",
+            "text/markdown",
+            Some("Größe/图片"),
+            "attachment; filename=\"r_sum_ 100_.md\"; filename*=UTF-8''r%C3%A9sum%C3%A9%20100%25.md",
+        ),
+        (
+            "图片.bin",
+            "application/x-own+thing; version=\"2 b\"",
+            None,
+            "attachment; filename=\"__.bin\"; filename*=UTF-8''%E5%9B%BE%E7%89%87.bin",
+        ),
     ];
     each_store(|scene| {
         let mut ada = scene.user("ada");
@@ -69,7 +79,10 @@ fn every_kind_of_upload_comes_back_byte_for_byte_with_its_type_and_name() {
                 assert_eq!(row.get::<_, &str>(2), *content_type);
                 assert_eq!(row.get::<_, i64>(3), bytes.len() as i64);
                 assert_eq!(row.get::<_, String>(4), sha256(&bytes));
-                assert_eq!((row.get::<_, &str>(5), row.get::<_, i32>(6), row.get::<_, bool>(7)), ("ada", 1, true));
+                assert_eq!(
+                    (row.get::<_, &str>(5), row.get::<_, i32>(6), row.get::<_, bool>(7)),
+                    ("ada", 1, true)
+                );
             }
         }
     });
@@ -80,7 +93,8 @@ fn which_path_a_store_takes_is_visible_in_check() {
     each_store(|scene| {
         let bytes = some_bytes("check", 10);
         Upload::declared(&bytes).complete(&mut scene.user("ada"), &bytes);
-        let findings = scene.superuser().query("SELECT name, status, detail FROM storage.check()", &[]).unwrap();
+        let findings =
+            scene.superuser().query("SELECT name, status, detail FROM storage.check()", &[]).unwrap();
         let finding = |name: &str| {
             let row = findings.iter().find(|row| row.get::<_, &str>(0) == name).unwrap();
             (row.get::<_, String>(1), row.get::<_, String>(2))
@@ -98,7 +112,8 @@ fn a_public_file_is_read_without_a_signature_where_the_store_can_and_the_record_
     each_store(|scene| {
         let mut ada = scene.user("ada");
         let bytes = some_bytes("public", 500);
-        let ticket = Upload::declared(&bytes).to("public").named("é.txt", "text/plain").complete(&mut ada, &bytes);
+        let ticket =
+            Upload::declared(&bytes).to("public").named("é.txt", "text/plain").complete(&mut ada, &bytes);
         let url: String =
             ada.query_one("SELECT storage.public_url($1::text::uuid)", &[&ticket.file_id]).unwrap().get(0);
         assert!(!url.contains('?'), "{url}");
@@ -161,7 +176,10 @@ fn download_urls_keep_the_input_order_and_leave_hidden_files_out() {
         }
 
         let url: String = ada
-            .query_one("SELECT storage.files_download_url(f) FROM storage.files f WHERE id = $1::text::uuid", &[&mine[1].0])
+            .query_one(
+                "SELECT storage.files_download_url(f) FROM storage.files f WHERE id = $1::text::uuid",
+                &[&mine[1].0],
+            )
             .unwrap()
             .get(0);
         assert_eq!(http::get(&url).body, mine[1].1);
@@ -170,7 +188,10 @@ fn download_urls_keep_the_input_order_and_leave_hidden_files_out() {
         let never = refused(ada.query("SELECT storage.download_url($1::text::uuid)", &[&absent]));
         assert_eq!(gone.code(), ("42704", "FILE_NOT_FOUND"));
         assert_eq!((gone.code(), &gone.message, &gone.hint), (never.code(), &never.message, &never.hint));
-        assert_eq!(gone.detail.map(|text| text.replace(&hidden, "ID")), never.detail.map(|text| text.replace(&absent, "ID")));
+        assert_eq!(
+            gone.detail.map(|text| text.replace(&hidden, "ID")),
+            never.detail.map(|text| text.replace(&absent, "ID"))
+        );
     });
 }
 
@@ -181,11 +202,17 @@ fn a_download_can_be_shown_rather_than_saved_and_under_another_name() {
         let bytes = some_bytes("inline", 20);
         let file = Upload::of(&bytes).complete(&mut ada, &bytes).file_id;
         let url: String = ada
-            .query_one("SELECT storage.download_url($1::text::uuid, attachment => false, filename => 'naïve.txt')", &[&file])
+            .query_one(
+                "SELECT storage.download_url($1::text::uuid, attachment => false, filename => 'naïve.txt')",
+                &[&file],
+            )
             .unwrap()
             .get(0);
         let answer = http::get(&url);
-        assert_eq!(answer.headers["content-disposition"], "inline; filename=\"na_ve.txt\"; filename*=UTF-8''na%C3%AFve.txt");
+        assert_eq!(
+            answer.headers["content-disposition"],
+            "inline; filename=\"na_ve.txt\"; filename*=UTF-8''na%C3%AFve.txt"
+        );
         let tampered = url.replace("inline", "attachment");
         assert_ne!(tampered, url);
         assert_eq!(http::get(&tampered).status, 403);
@@ -199,24 +226,30 @@ fn the_store_refuses_every_put_that_is_not_the_one_asked_for() {
         let bytes = some_bytes("refusals", 300);
         let ticket = Upload::declared(&bytes).request(&mut ada);
         let place = scene.place_of_upload(&ticket.upload_id);
-        let mut refuse = |what: &str, answer: http::Response| {
-            assert!((400..500).contains(&answer.status), "{what}: {} {}", answer.status, answer.text());
+        let mut refuse = |what: &str, answer: Option<http::Response>| {
+            // A store may hang up on a body that it will not take.
+            if let Some(answer) = answer {
+                assert!((400..500).contains(&answer.status), "{what}: {} {}", answer.status, answer.text());
+            }
             assert!(!scene.exists(&place), "{what}: nothing is stored");
-            assert_eq!(confirm(&mut ada, &ticket.upload_id).outcome(), ("requested", Some("NOT_UPLOADED")), "{what}");
+            assert_eq!(
+                confirm(&mut ada, &ticket.upload_id).outcome(),
+                ("requested", Some("NOT_UPLOADED")),
+                "{what}"
+            );
         };
 
         let other = some_bytes("REFUSALS", 300);
-        refuse("other bytes of equal length", ticket.put(&other));
-        refuse("shorter", ticket.put(&bytes[..299]));
-        for (what, length) in [("longer", 301), ("empty", 0)] {
+        refuse("other bytes of equal length", http::try_put(ticket.url(), &ticket.headers, &other));
+        for (what, length) in [("shorter", 299), ("longer", 301), ("empty", 0)] {
             let mut headers = ticket.headers.clone();
             headers.insert("content-length".to_owned(), length.to_string());
-            refuse(what, http::put(ticket.url(), &headers, &some_bytes("refusals", length)));
+            refuse(what, http::try_put(ticket.url(), &headers, &some_bytes("refusals", length)));
         }
         refuse("no length", {
             let mut headers = ticket.headers.clone();
             headers.remove("content-length");
-            http::put_chunked(ticket.url(), &headers, &bytes)
+            http::try_put_chunked(ticket.url(), &headers, &bytes)
         });
         let mut names: Vec<&str> = ticket.headers.keys().map(String::as_str).collect();
         names.retain(|name| *name != "content-length");
@@ -224,20 +257,30 @@ fn the_store_refuses_every_put_that_is_not_the_one_asked_for() {
         for name in names {
             let mut fewer = ticket.headers.clone();
             fewer.remove(name);
-            refuse(&format!("without {name}"), http::put(ticket.url(), &fewer, &bytes));
+            refuse(&format!("without {name}"), http::try_put(ticket.url(), &fewer, &bytes));
         }
         let mut other_type = ticket.headers.clone();
         other_type.insert("content-type".to_owned(), "text/html".to_owned());
-        refuse("other type", http::put(ticket.url(), &other_type, &bytes));
+        refuse("other type", http::try_put(ticket.url(), &other_type, &bytes));
         let mut other_sum = ticket.headers.clone();
         other_sum.insert(
             "x-amz-checksum-sha256".to_owned(),
             pg_storage_core::digest::Digest::of(&other).to_base64(),
         );
-        refuse("other bytes with their own checksum", http::put(ticket.url(), &other_sum, &other));
-        refuse("tampered key", http::put(&ticket.url().replace(&place.1, &format!("{}x", place.1)), &ticket.headers, &bytes));
-        refuse("tampered expiry", http::put(&ticket.url().replace("X-Amz-Expires=900", "X-Amz-Expires=9000"), &ticket.headers, &bytes));
-        refuse("GET with a PUT's URL", http::get(ticket.url()));
+        refuse("other bytes with their own checksum", http::try_put(ticket.url(), &other_sum, &other));
+        refuse(
+            "tampered key",
+            http::try_put(&ticket.url().replace(&place.1, &format!("{}x", place.1)), &ticket.headers, &bytes),
+        );
+        refuse(
+            "tampered expiry",
+            http::try_put(
+                &ticket.url().replace("X-Amz-Expires=900", "X-Amz-Expires=9000"),
+                &ticket.headers,
+                &bytes,
+            ),
+        );
+        refuse("GET with a PUT's URL", Some(http::get(ticket.url())));
 
         let answer = ticket.put(&bytes);
         assert!(answer.is_success(), "the real one: {} {}", answer.status, answer.text());
@@ -271,33 +314,6 @@ fn a_second_put_changes_nothing_that_was_confirmed() {
 }
 
 #[test]
-fn an_expired_url_is_refused_by_the_store_and_by_confirm() {
-    each_store(|scene| {
-        let mut ada = scene.user("ada");
-        let bytes = some_bytes("expired", 100);
-        // The bytes arrive in time, the confirmation does not; and the other way round.
-        let early = Upload::declared(&bytes).expiring_in("2 seconds").request(&mut ada);
-        let late = Upload::declared(&bytes).expiring_in("1 second").request(&mut ada);
-        assert!(late.url().contains("X-Amz-Expires=1&"), "{}", late.url());
-        assert!(early.put(&bytes).is_success());
-        let place = scene.place_of_upload(&early.upload_id);
-        assert!(scene.exists(&place));
-        let until = early.expires_at.unwrap().duration_since(SystemTime::now()).unwrap_or_default();
-        // What is waited for is time itself.
-        std::thread::sleep(until + Duration::from_millis(20));
-
-        assert_eq!(late.put(&bytes).status, 403);
-        for ticket in [&late, &early] {
-            let verdict = confirm(&mut ada, &ticket.upload_id);
-            assert_eq!((verdict.outcome(), verdict.finished), (("expired", Some("EXPIRED")), true));
-        }
-        assert_eq!(scene.value::<i64>("SELECT count(*) FROM storage.files"), 0);
-        scene.maintain();
-        assert!(!scene.exists(&place), "bytes of an expired upload are collected");
-    });
-}
-
-#[test]
 fn undeclared_bytes_are_hashed_and_copied_to_a_key_no_url_names_and_their_staging_key_goes() {
     each_store(|scene| {
         let mut ada = scene.user("ada");
@@ -324,26 +340,43 @@ fn undeclared_bytes_are_hashed_and_copied_to_a_key_no_url_names_and_their_stagin
 }
 
 #[test]
-fn sixty_four_mebibytes_pass_without_the_backend_growing() {
+fn sixty_four_mebibytes_pass_without_backend_or_worker_growing() {
     each_store(|scene| {
         let mut ada = scene.user("ada");
         let small = some_bytes("warm", 10);
         Upload::of(&small).complete(&mut ada, &small);
         let pid: i32 = ada.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0);
         let bytes = some_bytes("large", 64 << 20);
+        let worker = scene.direct.then(|| local_store_worker(scene.database.cluster()));
         for declared in [true, false] {
             let upload = if declared { Upload::declared(&bytes) } else { Upload::of(&bytes) };
             let ticket = upload.to("temp").request(&mut ada);
+            let growing = |pid: i32| {
+                // Makes the peak the present size (proc(5)).
+                std::fs::write(format!("/proc/{pid}/clear_refs"), "5").unwrap();
+                (pid, peak(pid))
+            };
+            let stores = worker.map(growing);
             assert!(ticket.put(&bytes).is_success());
-            // Makes the peak the present size (proc(5)).
-            std::fs::write(format!("/proc/{pid}/clear_refs"), "5").unwrap();
-            let before = peak(pid);
+            let confirms = growing(pid);
             assert_eq!(confirm(&mut ada, &ticket.upload_id).outcome(), ("uploaded", None));
-            let grown = peak(pid).saturating_sub(before);
-            assert!(grown < 12 << 10, "confirming 64 MiB took {grown} KiB more memory");
             assert_downloads(&mut ada, &ticket.file_id, &bytes);
+            for (who, (pid, before)) in [("backend", Some(confirms)), ("local store", stores)]
+                .into_iter()
+                .filter_map(|(who, measured)| Some((who, measured?)))
+            {
+                let grown = peak(pid).saturating_sub(before);
+                assert!(grown < 16 << 10, "the {who} took {grown} KiB more memory for 64 MiB");
+            }
         }
     });
+}
+
+/// The background worker that serves the local store.
+fn local_store_worker(cluster: &Cluster) -> i32 {
+    let children = process::children_of(cluster.postmaster_pid());
+    let worker = children.into_iter().find(|pid| process::title(*pid).contains("local store"));
+    worker.expect("the worker runs").try_into().unwrap()
 }
 
 /// Largest resident size since it was last reset, in KiB.
@@ -360,8 +393,7 @@ fn a_thousand_warm_requests_ask_the_store_nothing() {
     let bytes = some_bytes("warm", 100);
     let file = Upload::declared(&bytes).complete(&mut ada, &bytes).file_id;
     let mut other_backend = scene.user("ada");
-    let prefix: String = scene.value("SELECT '/' || physical_name FROM storage.buckets WHERE physical_name IS NOT NULL");
-    let asked = || store.requests().iter().filter(|request| request.path.starts_with(&prefix)).count();
+    let asked = || scene.asked(store);
 
     let before = asked();
     assert!(before > 0, "the first upload did ask the store");
@@ -380,31 +412,8 @@ fn a_thousand_warm_requests_ask_the_store_nothing() {
     assert!(Upload::declared(&bytes).request(&mut ada).deduplicated);
     flow::download_url(&mut ada, &file);
     assert_eq!(asked(), before);
-    assert_eq!(scene.value::<i64>("SELECT count(*) FROM storage.upload_requests WHERE status = 'requested'"), 1000);
-}
-
-#[test]
-fn expiry_is_counted_from_the_wall_clock_within_a_long_transaction() {
-    let scene = Scene::local();
-    let mut ada = scene.user("ada");
-    let mut transaction = ada.transaction().unwrap();
-    transaction.execute("SELECT pg_sleep(2)", &[]).unwrap();
-    let row = transaction
-        .query_one(
-            "SELECT extract(epoch FROM t.expires_at - clock_timestamp())::float8,
-                    extract(epoch FROM t.expires_at - now())::float8, t.url, t.headers ->> 'content-length'
-             FROM storage.request_upload_url('private', 'a.txt', 'text/plain', 5, expires_in => '60 seconds') t",
-            &[],
-        )
-        .unwrap();
-    let (left, since_start): (f64, f64) = (row.get(0), row.get(1));
-    assert!((55.0..=60.0).contains(&left), "{left} seconds are left");
-    assert!(since_start >= 62.0, "{since_start}");
-    let headers = Headers::from([
-        ("content-type".to_owned(), "text/plain".to_owned()),
-        ("content-length".to_owned(), row.get(3)),
-        ("if-none-match".to_owned(), "*".to_owned()),
-    ]);
-    let answer = http::put(row.get(2), &headers, b"hello");
-    assert!(answer.is_success(), "{} {}", answer.status, answer.text());
+    assert_eq!(
+        scene.value::<i64>("SELECT count(*) FROM storage.upload_requests WHERE status = 'requested'"),
+        1000
+    );
 }

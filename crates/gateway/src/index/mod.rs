@@ -118,6 +118,10 @@ impl Index {
 
 fn open_database(path: &Path) -> Outcome<Database> {
     let database = Database::builder().set_cache_size(CACHE).create(path)?;
+    if has_tables(&database)? {
+        // Nothing to write: on a full disk the index still opens, and reads go on.
+        return Ok(database);
+    }
     let transaction = database.begin_write()?;
     transaction.open_table(BUCKETS)?;
     transaction.open_table(OBJECTS)?;
@@ -126,6 +130,15 @@ fn open_database(path: &Path) -> Outcome<Database> {
     transaction.open_table(BLOBS)?;
     transaction.commit()?;
     Ok(database)
+}
+
+fn has_tables(database: &Database) -> Outcome<bool> {
+    // The last one made, in the one transaction that makes them all.
+    match database.begin_read()?.open_table(BLOBS) {
+        Ok(_) => Ok(true),
+        Err(redb::TableError::TableDoesNotExist(_)) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// What a transaction made unreachable: blobs to remove once it is committed.

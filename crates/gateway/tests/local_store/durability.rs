@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use pg_storage_core::presign::Method;
 
 use crate::harness::{Server, refusal, sha256};
@@ -244,6 +245,10 @@ async fn recovers(server: &Server, starve: impl Fn(), feed: impl Fn()) {
             }
         }
         assert_eq!(refused, 3, "there was always room");
+        // What is there can still be read while nothing can be written.
+        for key in &stored {
+            client.head_object().bucket("bucket").key(key).send().await.unwrap();
+        }
         feed();
         client
             .put_object()
@@ -329,8 +334,18 @@ async fn memory_does_not_grow_with_the_file() {
 async fn a_download_ends_whole_though_its_object_is_deleted_meanwhile() {
     let server = Server::start();
     let client = server.with_bucket().await;
+    // In parts: the files of the later ones are not open yet when the object goes.
     let bytes = body(5, 24 << 20);
-    client.put_object().bucket("bucket").key("k").body(bytes.clone().into()).send().await.unwrap();
+    let upload =
+        client.create_multipart_upload().bucket("bucket").key("k").send().await.unwrap().upload_id.unwrap();
+    let mut parts = CompletedMultipartUpload::builder();
+    for (number, piece) in (1..).zip(bytes.chunks(6 << 20)) {
+        let part = client.upload_part().bucket("bucket").key("k").upload_id(&upload).part_number(number);
+        let tag = part.body(piece.to_vec().into()).send().await.unwrap().e_tag;
+        parts = parts.parts(CompletedPart::builder().part_number(number).set_e_tag(tag).build());
+    }
+    let complete = client.complete_multipart_upload().bucket("bucket").key("k").upload_id(&upload);
+    complete.multipart_upload(parts.build()).send().await.unwrap();
     let url = server.presign(Method::Get, "k", &[]);
     let target = &url[url[7..].find('/').unwrap() + 7..];
     let mut stream = TcpStream::connect(server.address()).unwrap();

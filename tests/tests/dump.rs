@@ -1,0 +1,260 @@
+//! Dump and restore: every row, every grant and the state of the policies come back, in the same cluster and in another,
+//! and what was uploaded before can be downloaded after.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use pg_storage_tests::flow::{self, Upload};
+use pg_storage_tests::{Cluster, Database, LocalStore, scene};
+use postgres::Client;
+use std::io::Write;
+use std::process::{Output, Stdio};
+use std::sync::OnceLock;
+
+const PNG: &[u8] = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x01\0\0\0\x01\x08\x06\0\0\0\x1f\x15\xc4\x89";
+
+/// Two clusters on one store, as a server and the one its backup is restored on.
+fn clusters() -> (&'static Cluster, &'static Cluster) {
+    static CLUSTERS: OnceLock<[Cluster; 2]> = OnceLock::new();
+    let [first, second] = CLUSTERS.get_or_init(|| {
+        let start = || {
+            let options = scene::remote(LocalStore::shared().access());
+            Cluster::start(options.setting("pg_storage.bucket_prefix", "dumped"))
+        };
+        [start(), start()]
+    });
+    (first, second)
+}
+
+/// A database with everything in it that can be in one.
+fn furnished(cluster: &'static Cluster) -> Database<'static> {
+    let database = cluster.database();
+    let [writer, manager] = ["writer", "manager"].map(|level| database.role(level));
+    let mut superuser = database.superuser();
+    superuser
+        .batch_execute(
+            "CREATE TABLE public.users (id text PRIMARY KEY, org text);
+             CREATE TRIGGER seed AFTER INSERT ON public.users
+             FOR EACH ROW EXECUTE FUNCTION storage.seed_user_buckets('id', 'org');
+             INSERT INTO public.users VALUES ('ada', 'acme'), ('o''hara', 'globex');
+             CREATE TABLE public.avatars (file storage.files, access storage.bucket_access DEFAULT 'public')",
+        )
+        .unwrap();
+    let claims = [("jwt.claims.user_id", "ada"), ("jwt.claims.tenant_id", "acme")];
+    database
+        .connect_as(&manager, &claims)
+        .batch_execute(
+            "SELECT storage.create_bucket('limits', allowed_mime_types => '{text/*,image/png}', max_file_size => 1000,
+                                          allowed_origins => '{https://one.example}');
+             UPDATE storage.buckets SET metadata = '{\"é\": [1, null]}', file_ttl = '30 days', dedup = 'owner' WHERE key = 'limits';
+             INSERT INTO storage.tenant_settings VALUES ('acme', '{https://two.example,http://localhost:*}')",
+        )
+        .unwrap();
+
+    let mut ada = database.connect_as(&writer, &claims);
+    for (bucket, path) in [
+        ("private", None),
+        ("private", Some("a/b.txt")),
+        ("private", Some("a/b.txt")),
+        ("public", None),
+        ("limits", None),
+    ] {
+        let upload = Upload { path: path.map(str::to_owned), ..Upload::declared(b"same bytes").to(bucket) };
+        let ticket = upload.request(&mut ada);
+        if !ticket.deduplicated {
+            assert!(ticket.put(b"same bytes").is_success());
+            flow::confirm(&mut ada, &ticket.upload_id);
+        }
+    }
+    let waiting = Upload::of(b"never sent").request(&mut ada);
+    assert_eq!(flow::confirm(&mut ada, &waiting.upload_id).outcome(), ("requested", Some("NOT_UPLOADED")));
+    let aborted = Upload::of(b"aborted").request(&mut ada);
+    flow::abort(&mut ada, &aborted.upload_id).unwrap();
+    let rejected = Upload::of(PNG).request(&mut ada);
+    assert!(rejected.put(PNG).is_success());
+    assert_eq!(
+        flow::confirm(&mut ada, &rejected.upload_id).outcome(),
+        ("rejected", Some("CONTENT_TYPE_MISMATCH"))
+    );
+    let expired = Upload::of(b"late").request(&mut ada);
+    let expire =
+        "UPDATE storage.upload_requests SET expires_at = clock_timestamp() WHERE id = $1::text::uuid";
+    superuser.execute(expire, &[&expired.upload_id]).unwrap();
+    assert_eq!(flow::confirm(&mut ada, &expired.upload_id).outcome(), ("expired", Some("EXPIRED")));
+    let deleted = Upload::of(b"deleted").complete(&mut ada, b"deleted").file_id;
+    ada.execute("SELECT storage.delete_file($1::text::uuid)", &[&deleted]).unwrap();
+    superuser
+        .batch_execute("UPDATE storage.object_deletions SET attempts = 2, last_error = 'no' WHERE id = 1")
+        .unwrap();
+
+    let statuses = "SELECT count(DISTINCT status) FROM storage.upload_requests";
+    assert_eq!(superuser.query_one(statuses, &[]).unwrap().get::<_, i64>(0), 5);
+    database
+}
+
+/// Every row of ours, table by table.
+fn rows(session: &mut Client) -> Vec<(String, Vec<String>)> {
+    [
+        "buckets",
+        "tenant_settings",
+        "physical_buckets",
+        "objects",
+        "files",
+        "upload_requests",
+        "object_deletions",
+    ]
+    .map(|table| {
+        // Restored settings of a tenant make its buckets due for configuration, as new ones do. The first upload
+        // configures them in any case, because what the store enforces is not dumped.
+        let query =
+            format!("SELECT (to_jsonb(t) - 'desired_generation')::text FROM storage.{table} t ORDER BY 1");
+        let rows: Vec<String> = session.query(&query, &[]).unwrap().iter().map(|row| row.get(0)).collect();
+        assert!(!rows.is_empty(), "{table} is empty: nothing would be proved");
+        (table.to_owned(), rows)
+    })
+    .into()
+}
+
+/// What surrounds the rows: privileges, policies, the triggers of users, the place of the sequence.
+fn surroundings(session: &mut Client) -> Vec<String> {
+    let query = "
+        WITH schemas AS (SELECT oid FROM pg_namespace WHERE nspname IN ('storage', 'storage_private'))
+        SELECT format('%s %s', nspname, e) FROM pg_namespace, unnest(nspacl) e WHERE oid IN (SELECT oid FROM schemas)
+        UNION ALL SELECT format('%s %s', oid::regclass, e) FROM pg_class, unnest(relacl) e
+                  WHERE relnamespace IN (SELECT oid FROM schemas)
+        UNION ALL SELECT format('%s.%s %s', attrelid::regclass, attname, e) FROM pg_attribute a, unnest(attacl) e
+                  WHERE attrelid IN (SELECT oid FROM pg_class WHERE relnamespace IN (SELECT oid FROM schemas))
+        UNION ALL SELECT format('%s %s', oid::regprocedure, e) FROM pg_proc, unnest(proacl) e
+                  WHERE pronamespace IN (SELECT oid FROM schemas)
+        UNION ALL SELECT format('%s %s', oid::regtype, e) FROM pg_type, unnest(typacl) e
+                  WHERE typnamespace IN (SELECT oid FROM schemas)
+        UNION ALL SELECT format('%s %s %s %s', tablename, policyname, qual, with_check) FROM pg_policies
+        UNION ALL SELECT format('%s %s', tgrelid::regclass, pg_get_triggerdef(oid)) FROM pg_trigger WHERE NOT tgisinternal
+        UNION ALL SELECT 'deletions ' || last_value FROM storage.object_deletions_id_seq
+        ORDER BY 1";
+    session.query(query, &[]).unwrap().iter().map(|row| row.get(0)).collect()
+}
+
+fn quiet(output: &Output, what: &str) {
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.is_empty(), "{what}: {}: {said}", output.status);
+}
+
+/// Dumps a database and restores it into a new one of `target`; neither may say a word.
+fn restored(
+    source: &Database<'_>,
+    target: &'static Cluster,
+    format: &str,
+    options: &[&str],
+) -> Database<'static> {
+    let dump = source
+        .cluster()
+        .client_program("pg_dump")
+        .args(["-F", format, source.name()])
+        .args(options)
+        .output()
+        .unwrap();
+    quiet(&dump, "pg_dump");
+    let copy = target.bare_database();
+    let (program, arguments) = match format {
+        "p" => {
+            ("psql", vec!["-X", "-q", "-o", "/dev/null", "-v", "ON_ERROR_STOP=1", "-1", "-d", copy.name()])
+        }
+        _ => ("pg_restore", vec!["--exit-on-error", "-d", copy.name()]),
+    };
+    let mut restore = target
+        .client_program(program)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    restore.stdin.take().unwrap().write_all(&dump.stdout).unwrap();
+    quiet(&restore.wait_with_output().unwrap(), program);
+    copy
+}
+
+fn assert_same(source: &Database<'_>, copy: &Database<'_>) {
+    let (mut before, mut after) = (source.superuser(), copy.superuser());
+    assert_eq!(rows(&mut after), rows(&mut before));
+    assert_eq!(surroundings(&mut after), surroundings(&mut before));
+}
+
+/// The copy does what the original did: files download, new ones arrive, users are seeded.
+fn assert_alive(copy: &Database<'_>) {
+    let mut session = copy.superuser();
+    session
+        .batch_execute("SET jwt.claims.user_id = 'ada'; SET jwt.claims.tenant_id = 'acme'; INSERT INTO public.users VALUES ('eve', 'acme')")
+        .unwrap();
+    let files = session.query("SELECT id::text FROM storage.files", &[]).unwrap();
+    assert_eq!(files.len(), 5);
+    for row in files {
+        flow::assert_downloads(&mut session, row.get(0), b"same bytes");
+    }
+    let file = Upload::declared(b"after").complete(&mut session, b"after").file_id;
+    flow::assert_downloads(&mut session, &file, b"after");
+    let seeded = "SELECT count(*) FROM storage.buckets WHERE owner_id = 'eve'";
+    assert_eq!(session.query_one(seeded, &[]).unwrap().get::<_, i64>(0), 3);
+}
+
+#[test]
+fn a_dump_restores_into_the_same_cluster() {
+    let (cluster, _) = clusters();
+    let source = furnished(cluster);
+    for format in ["p", "c"] {
+        let copy = restored(&source, cluster, format, &[]);
+        assert_same(&source, &copy);
+        assert_alive(&copy);
+    }
+}
+
+#[test]
+fn a_dump_restores_into_another_cluster_with_the_policies_off() {
+    let (cluster, other) = clusters();
+    let source = furnished(cluster);
+    source.superuser().batch_execute("SELECT storage.enable_default_policies(false)").unwrap();
+    let [writer, manager] = ["writer", "manager"].map(|level| format!("{}_{level}", source.name()));
+    other
+        .connect("postgres", "postgres")
+        .batch_execute(&format!("CREATE ROLE {writer}; CREATE ROLE {manager}"))
+        .unwrap();
+
+    let copy = restored(&source, other, "c", &[]);
+    assert_same(&source, &copy);
+    let policies = "SELECT count(*) FROM pg_policies";
+    assert_eq!(copy.superuser().query_one(policies, &[]).unwrap().get::<_, i64>(0), 0);
+    assert_alive(&copy);
+    // The switch still works, and what it makes is what ships.
+    copy.superuser().batch_execute("SELECT storage.enable_default_policies()").unwrap();
+    source.superuser().batch_execute("SELECT storage.enable_default_policies()").unwrap();
+    assert_eq!(surroundings(&mut copy.superuser()).len(), surroundings(&mut source.superuser()).len());
+    let again = restored(&source, other, "c", &[]);
+    assert_eq!(surroundings(&mut again.superuser()), surroundings(&mut source.superuser()));
+}
+
+#[test]
+fn a_dump_holds_no_secret_and_nothing_found_out_about_a_store() {
+    let (cluster, _) = clusters();
+    let source = furnished(cluster);
+    let output = cluster.client_program("pg_dump").arg(source.name()).output().unwrap();
+    quiet(&output, "pg_dump");
+    let dump = String::from_utf8(output.stdout).unwrap();
+    let access = LocalStore::shared().access();
+    for word in
+        [&access.secret_access_key, &access.access_key_id, "X-Amz-", "COPY storage.store_capabilities"]
+    {
+        assert!(!dump.contains(word), "{word}");
+    }
+}
+
+#[test]
+fn a_dump_of_single_inserts_restores_a_chain_of_versions() {
+    let (cluster, _) = clusters();
+    let source = furnished(cluster);
+    let mut superuser = source.superuser();
+    // An update moves the older version behind the newer one, which names it.
+    superuser.batch_execute("UPDATE storage.files SET metadata = '{\"a\": 1}' WHERE NOT is_current").unwrap();
+    let copy = restored(&source, cluster, "p", &["--inserts"]);
+    assert_same(&source, &copy);
+    let chain = "SELECT count(*) FROM storage.files f JOIN storage.files p ON f.previous_version_id = p.id";
+    assert_eq!(copy.superuser().query_one(chain, &[]).unwrap().get::<_, i64>(0), 1);
+}

@@ -1,0 +1,216 @@
+//! Who the caller is: claims of PostGraphile, claims of PostgREST, else the role; and who may say so.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use pg_storage_tests::{Cluster, Database, Refusal, refused};
+use postgres::Client;
+
+/// User and tenant as the session's claims make them.
+fn identity(session: &mut Client) -> (String, String) {
+    let row =
+        session.query_one("SELECT storage.current_user_id(), storage.current_tenant_id()", &[]).unwrap();
+    (row.get(0), row.get(1))
+}
+
+fn claims(database: &Database<'_>, role: &str, claims: &[(&str, &str)]) -> (String, String) {
+    identity(&mut database.connect_as(role, claims))
+}
+
+fn pair(user: &str, tenant: &str) -> (String, String) {
+    (user.to_owned(), tenant.to_owned())
+}
+
+#[test]
+fn postgraphile_claims_name_user_and_tenant() {
+    let database = Cluster::shared().database();
+    let role = database.role("reader");
+    let of = |given: &[(&str, &str)]| claims(&database, &role, given);
+    assert_eq!(of(&[("jwt.claims.user_id", "ada"), ("jwt.claims.tenant_id", "acme")]), pair("ada", "acme"));
+    assert_eq!(of(&[("jwt.claims.user_id", "42")]), pair("42", "default"));
+    // An empty claim is none: that is how poolers and SET LOCAL leave a setting behind.
+    assert_eq!(of(&[("jwt.claims.user_id", ""), ("jwt.claims.tenant_id", "")]), pair(&role, "default"));
+}
+
+#[test]
+fn postgrest_claims_name_user_and_tenant() {
+    let database = Cluster::shared().database();
+    let role = database.role("reader");
+    let of = |json: &str| claims(&database, &role, &[("request.jwt.claims", json)]);
+    assert_eq!(of(r#"{"sub": "ada", "tenant_id": "acme", "role": "x"}"#), pair("ada", "acme"));
+    assert_eq!(of(r#"{"sub": 42, "tenant_id": 7}"#), pair("42", "7"));
+    assert_eq!(of(r#"{"sub": 9007199254740993}"#), pair("9007199254740993", "default"));
+    // What is no text and no number names nobody.
+    for json in [
+        r#"{"sub": null, "tenant_id": {}}"#,
+        r#"{"sub": ["ada"], "tenant_id": true}"#,
+        r#"{"sub": ""}"#,
+        "[1]",
+    ] {
+        assert_eq!(of(json), pair(&role, "default"), "{json}");
+    }
+}
+
+#[test]
+fn separate_settings_win_over_the_json_one_by_one() {
+    let database = Cluster::shared().database();
+    let role = database.role("reader");
+    let json = ("request.jwt.claims", r#"{"sub": "bob", "tenant_id": "globex"}"#);
+    assert_eq!(claims(&database, &role, &[("jwt.claims.user_id", "ada"), json]), pair("ada", "globex"));
+    assert_eq!(claims(&database, &role, &[("jwt.claims.tenant_id", "acme"), json]), pair("bob", "acme"));
+}
+
+#[test]
+fn without_claims_the_role_is_the_user() {
+    let database = Cluster::shared().database();
+    let role = database.role("reader");
+    assert_eq!(claims(&database, &role, &[]), pair(&role, "default"));
+    // The current role and not the one that logged in: PostgREST logs in as one and becomes another.
+    let mut session = database.superuser();
+    session.batch_execute(&format!("SET ROLE {role}")).unwrap();
+    assert_eq!(identity(&mut session), pair(&role, "default"));
+}
+
+#[test]
+fn other_settings_can_carry_the_claims() {
+    let database = Cluster::shared().database();
+    let role = database.role("reader");
+    let name = database.name();
+    database
+        .superuser()
+        .batch_execute(&format!(
+            "ALTER DATABASE {name} SET pg_storage.user_id_setting = 'app.uid';
+             ALTER DATABASE {name} SET pg_storage.tenant_id_setting = 'app.org';
+             ALTER DATABASE {name} SET pg_storage.default_tenant = 'everyone'"
+        ))
+        .unwrap();
+    let of = |given: &[(&str, &str)]| claims(&database, &role, given);
+    assert_eq!(of(&[("app.uid", "ada"), ("app.org", "acme")]), pair("ada", "acme"));
+    assert_eq!(of(&[("app.uid", "ada")]), pair("ada", "everyone"));
+    // The usual names mean nothing here any more.
+    assert_eq!(
+        of(&[("jwt.claims.user_id", "eve"), ("jwt.claims.tenant_id", "acme")]),
+        pair(&role, "everyone")
+    );
+}
+
+/// Every call that needs a tenant.
+const CALLS: [&str; 10] = [
+    "SELECT storage.current_tenant_id()",
+    "SELECT storage.create_bucket('docs')",
+    "SELECT storage.create_bucket('docs', owner_id => NULL)",
+    "SELECT storage.create_user_buckets('ada')",
+    "SELECT storage.request_upload_url('private', 'a.txt', 'text/plain', 1)",
+    "SELECT storage.request_upload_url(NULL, 'a.txt', 'text/plain', 1)",
+    "SELECT storage.provision_bucket('private')",
+    "SELECT storage.inspect_bucket('private')",
+    "SELECT count(*) FROM storage.buckets",
+    "UPDATE storage.buckets SET is_default = true",
+];
+
+#[test]
+fn without_a_default_tenant_every_call_needs_one() {
+    let database = Cluster::shared().database();
+    let manager = database.role("manager");
+    let mut known = database.connect_as(&manager, &[("jwt.claims.user_id", "ada")]);
+    known.execute("SELECT storage.create_user_buckets('ada')", &[]).unwrap();
+    let name = database.name();
+    database
+        .superuser()
+        .batch_execute(&format!("ALTER DATABASE {name} SET pg_storage.default_tenant = ''"))
+        .unwrap();
+
+    let mut session = database.connect_as(&manager, &[("jwt.claims.user_id", "ada")]);
+    for call in CALLS {
+        let refusal = refused(session.query(call, &[]));
+        assert_eq!(refusal.code(), ("42501", "TENANT_REQUIRED"), "{call}: {refusal:?}");
+        assert!(refusal.hint.is_some_and(|hint| hint.contains("pg_storage.default_tenant")), "{call}");
+    }
+    let count = |query: &str| database.superuser().query_one(query, &[]).unwrap().get::<_, i64>(0);
+    assert_eq!(count("SELECT count(*) FROM storage.buckets"), 3);
+    assert_eq!(count("SELECT count(*) FROM storage.upload_requests"), 0);
+
+    session.execute("SELECT set_config('jwt.claims.tenant_id', 'default', false)", &[]).unwrap();
+    assert_eq!(session.query("SELECT FROM storage.buckets", &[]).unwrap().len(), 3);
+}
+
+#[test]
+fn only_superusers_choose_which_settings_are_believed() {
+    let database = Cluster::shared().database();
+    let manager = database.role("manager");
+    let mut session = database.connect_as(&manager, &[("jwt.claims.user_id", "ada"), ("app.uid", "root")]);
+    for setting in ["user_id_setting", "tenant_id_setting", "default_tenant"] {
+        for value in ["app.uid", ""] {
+            let refusal = refused(
+                session.execute("SELECT set_config('pg_storage.' || $1, $2, false)", &[&setting, &value]),
+            );
+            assert_eq!(refusal.sqlstate, "42501", "{setting}: {refusal:?}");
+        }
+        let refusal = refused(
+            session.batch_execute(&format!("ALTER ROLE {manager} SET pg_storage.{setting} = 'app.uid'")),
+        );
+        assert_eq!(refusal.sqlstate, "42501", "{setting}: {refusal:?}");
+    }
+    assert_eq!(identity(&mut session), pair("ada", "default"));
+}
+
+#[test]
+fn a_setting_that_cannot_carry_a_claim_is_refused() {
+    let mut session = Cluster::shared().database().superuser();
+    for bad in ["user", "a..b", "1.x", "a.b c", "a.b;"] {
+        let Refusal { sqlstate, message, .. } =
+            refused(session.execute("SELECT set_config('pg_storage.user_id_setting', $1, false)", &[&bad]));
+        assert_eq!(sqlstate, "22023", "{bad}");
+        assert!(message.contains("pg_storage.user_id_setting"), "{message}");
+    }
+}
+
+#[test]
+fn local_claims_last_as_long_as_their_transaction() {
+    let database = Cluster::shared().database();
+    let role = database.role("writer");
+    let mut session = database.connect_as(&role, &[]);
+    for end in ["COMMIT", "ROLLBACK"] {
+        session
+            .batch_execute(
+                "BEGIN; SET LOCAL jwt.claims.user_id = 'ada';
+                 SET LOCAL request.jwt.claims = '{\"tenant_id\": \"acme\"}'",
+            )
+            .unwrap();
+        assert_eq!(identity(&mut session), pair("ada", "acme"));
+        // Also where a function asks in several statements, and where a policy asks.
+        session
+            .batch_execute(
+                "DO $$ BEGIN
+                     PERFORM FROM storage.files;
+                     ASSERT storage.current_user_id() = 'ada' AND storage.current_tenant_id() = 'acme';
+                 END $$",
+            )
+            .unwrap();
+        session.batch_execute(end).unwrap();
+        assert_eq!(identity(&mut session), pair(&role, "default"), "after {end}");
+    }
+    session.batch_execute("BEGIN; SAVEPOINT s; SET LOCAL jwt.claims.user_id = 'ada'; ROLLBACK TO s").unwrap();
+    assert_eq!(identity(&mut session), pair(&role, "default"));
+    session.batch_execute("COMMIT").unwrap();
+}
+
+#[test]
+fn a_prepared_statement_follows_the_claims() {
+    let database = Cluster::shared().database();
+    let manager = database.role("manager");
+    let mut session = database.connect_as(&manager, &[]);
+    for user in ["ada", "bob"] {
+        session.execute("SELECT storage.create_user_buckets($1)", &[&user]).unwrap();
+    }
+    let writer = database.role("writer");
+    let mut session = database.connect_as(&writer, &[]);
+    let statement =
+        session.prepare("SELECT DISTINCT owner_id FROM storage.buckets WHERE access <> 'public'").unwrap();
+    // Often enough for a generic plan, which must not have the first caller baked in.
+    for round in 0..14 {
+        let user = if round % 2 == 0 { "ada" } else { "bob" };
+        session.execute("SELECT set_config('jwt.claims.user_id', $1, false)", &[&user]).unwrap();
+        let owners: Vec<String> =
+            session.query(&statement, &[]).unwrap().iter().map(|row| row.get(0)).collect();
+        assert_eq!(owners, [user]);
+    }
+}

@@ -1,0 +1,380 @@
+//! One provisioning, however many ask first, whatever becomes of their transactions, and whatever fails on the way.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use pg_storage_core::presign::Method;
+use pg_storage_tests::flow::{self, Upload};
+use pg_storage_tests::http::Headers;
+use pg_storage_tests::scene::remote;
+use pg_storage_tests::{
+    Cluster, Fault, FaultyStore, Garage, LocalStore, Options, Scene, eventually, refused,
+};
+use postgres::Client;
+use std::sync::{Arc, Barrier};
+use std::time::Duration;
+
+/// A cluster and a store of the test's own. They end with the process: a scene lives as long as its cluster.
+fn own(options: impl FnOnce(Options) -> Options) -> (Scene, &'static LocalStore) {
+    let store: &'static LocalStore = Box::leak(Box::new(LocalStore::start()));
+    let cluster = Box::leak(Box::new(Cluster::start(options(remote(store.access())))));
+    (Scene::on(cluster, store.access()), store)
+}
+
+/// How often the store was asked to create a bucket whose name begins with `prefix`, whatever it answered.
+fn creations(store: &LocalStore, prefix: &str) -> usize {
+    let asked = |request: &&pg_storage_tests::Request| {
+        request.operation == "CreateBucket" && request.path.trim_start_matches('/').starts_with(prefix)
+    };
+    store.requests().iter().filter(asked).count()
+}
+
+fn prefix_of(scene: &Scene) -> String {
+    scene.value("SELECT current_setting('pg_storage.bucket_prefix')")
+}
+
+/// Name and state of every physical bucket on record, with whether its configuration is the wanted one.
+fn on_record(scene: &Scene) -> Vec<(String, String, bool)> {
+    let rows = scene
+        .superuser()
+        .query(
+            "SELECT name, state::text, applied_generation = desired_generation FROM storage.physical_buckets
+             ORDER BY name",
+            &[],
+        )
+        .unwrap();
+    rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect()
+}
+
+fn bucket_of(url: &str) -> String {
+    url.split('/').nth(3).expect("a URL in path style names the bucket").to_owned()
+}
+
+/// 24 sessions of 12 users ask for their first upload at the same instant, through a store that takes its time.
+fn two_dozen_first_uploads(scene: &Scene, store: &LocalStore) {
+    let slow = FaultyStore::before(&store.access().endpoint);
+    slow.set("PUT /", Fault::Slow(Duration::from_millis(150)));
+    scene.set("pg_storage.endpoint", &slow.endpoint());
+    let sessions: Vec<Client> = (0..24).map(|n| scene.user(&format!("user{}", n % 12))).collect();
+    let start = Arc::new(Barrier::new(sessions.len()));
+    let asking: Vec<_> = sessions
+        .into_iter()
+        .enumerate()
+        .map(|(n, mut session)| {
+            let start = start.clone();
+            std::thread::spawn(move || {
+                let bytes = format!("upload {n}").into_bytes();
+                start.wait();
+                let ticket = Upload::declared(&bytes).request(&mut session);
+                (session, ticket, bytes)
+            })
+        })
+        .collect();
+    let mut asked: Vec<_> = asking.into_iter().map(|thread| thread.join().unwrap()).collect();
+
+    let name = bucket_of(asked[0].1.url());
+    assert!(asked.iter().all(|(_, ticket, _)| bucket_of(ticket.url()) == name));
+    assert_eq!(store.succeeded("CreateBucket", "/"), 1);
+    assert_eq!(on_record(scene), [(name.clone(), "ready".to_owned(), true)]);
+    slow.heal();
+    for (session, ticket, bytes) in &mut asked {
+        assert!(ticket.put(bytes).is_success());
+        assert_eq!(flow::confirm(session, &ticket.upload_id).outcome(), ("uploaded", None));
+    }
+    assert_eq!(
+        scene.value::<i64>("SELECT count(*) FROM storage.buckets WHERE physical_name IS NOT NULL"),
+        12
+    );
+}
+
+#[test]
+fn two_dozen_first_uploads_ask_the_store_for_one_bucket() {
+    let (scene, store) = own(|options| options);
+    two_dozen_first_uploads(&scene, store);
+    assert_eq!(creations(store, ""), 1, "nobody else even asked");
+    assert_eq!(scene.value::<i64>("SELECT provisionings FROM storage.cache_stats()"), 1);
+}
+
+/// Without preload no memory is shared, and what a transaction recorded is seen only once it has committed. So a
+/// session may ask again for the bucket that another one has just made. The store then says that it is there: the
+/// promise is still one bucket, one name and no error.
+#[test]
+fn two_dozen_first_uploads_make_one_bucket_without_preload() {
+    let (scene, store) = own(Options::without_preload);
+    two_dozen_first_uploads(&scene, store);
+}
+
+#[test]
+fn an_open_transaction_that_asked_first_delays_nobody() {
+    let (scene, store) = Scene::counting();
+    let prefix = prefix_of(&scene);
+    let (mut first, mut same, mut other) = (scene.user("ada"), scene.user("ada"), scene.user("bob"));
+    let mut manager = scene.manager("eve");
+    manager.execute("SELECT storage.create_user_buckets('eve')", &[]).unwrap();
+    for session in [&mut same, &mut other, &mut manager] {
+        session.batch_execute("SET statement_timeout = '20s'; SET lock_timeout = '10s'").unwrap();
+    }
+    first.batch_execute("BEGIN").unwrap();
+    let open = Upload::declared(b"first").request(&mut first);
+
+    // The same bucket, another bucket on the same physical one: while the first transaction stays open.
+    let one = Upload::declared(b"same").complete(&mut same, b"same");
+    let two = Upload::declared(b"other").complete(&mut other, b"other");
+    assert_eq!(creations(store, &prefix), 1);
+
+    first.batch_execute("ROLLBACK").unwrap();
+    let name = bucket_of(open.url());
+    assert_eq!([bucket_of(one.url()), bucket_of(two.url())], [name.clone(), name.clone()]);
+    flow::assert_downloads(&mut same, &one.file_id, b"same");
+
+    // Converges: with the next use everything is on record, under the same name and in one bucket.
+    Upload::declared(b"next").complete(&mut same, b"next");
+    assert_eq!(on_record(&scene), [(name.clone(), "ready".to_owned(), true)]);
+    assert_eq!(store.succeeded("CreateBucket", &format!("/{prefix}")), 1);
+    let unnamed = "SELECT count(*) FROM storage.buckets WHERE key = 'private' AND owner_id <> 'eve' AND physical_name IS NULL";
+    assert_eq!(scene.value::<i64>(unnamed), 0);
+    let probed: i64 = scene.value("SELECT count(*) FROM storage.store_capabilities");
+    assert_eq!(probed, 1);
+    manager.query_one("SELECT storage.provision_bucket('private')", &[]).unwrap();
+}
+
+#[test]
+fn rolling_the_first_use_back_leaves_the_same_name_and_a_full_record() {
+    for savepoint in [false, true] {
+        let (scene, store) = Scene::counting();
+        let prefix = prefix_of(&scene);
+        let mut ada = scene.user("ada");
+        let before = scene.rows();
+        ada.batch_execute("BEGIN; SAVEPOINT s").unwrap();
+        let undone = Upload::declared(b"undone").request(&mut ada);
+        ada.batch_execute(if savepoint { "ROLLBACK TO s; COMMIT" } else { "ROLLBACK" }).unwrap();
+        assert_eq!(scene.rows(), before, "rolled back: no row stays");
+
+        let ticket = Upload::declared(b"done").complete(&mut ada, b"done");
+        let name = bucket_of(undone.url());
+        assert_eq!(bucket_of(ticket.url()), name);
+        assert_eq!(on_record(&scene), [(name, "ready".to_owned(), true)], "savepoint: {savepoint}");
+        assert_eq!(store.succeeded("CreateBucket", &format!("/{prefix}")), 1, "one bucket");
+        assert_eq!(scene.value::<i64>("SELECT count(*) FROM storage.store_capabilities"), 1);
+    }
+}
+
+#[test]
+fn a_step_that_fails_leaves_nothing_behind_and_the_next_use_completes_it() {
+    for step in ["create", "policy", "cors", "lifecycle"] {
+        let (scene, store) = Scene::counting();
+        let faulty = FaultyStore::before(&store.access().endpoint);
+        scene.set("pg_storage.endpoint", &faulty.endpoint());
+        let prefix = prefix_of(&scene);
+        faulty.set(if step == "create" { "PUT /" } else { step }, Fault::Denied);
+        let mut ada = scene.user("ada");
+        let before = scene.rows();
+        let refusal = refused(Upload::declared(b"x").try_request(&mut ada));
+        assert_eq!(refusal.code(), ("58030", "STORE_DENIED"), "{step}: {refusal:?}");
+        let detail = refusal.detail.unwrap();
+        assert!(detail.contains("status 403") && detail.contains("code AccessDenied"), "{detail}");
+        assert!(detail.contains(&format!("{step} failed")), "the steps are in DETAIL: {detail}");
+        assert_eq!(scene.rows(), before, "{step}");
+        let cached: i64 = scene.value("SELECT count(*) FROM storage.provisioned_buckets()");
+        assert_eq!(cached, 0, "a failure is not remembered as success");
+        let mut manager = scene.manager("ada");
+        let explicit = refused(manager.query("SELECT storage.provision_bucket('private')", &[]));
+        assert_eq!(explicit.code(), ("58030", "STORE_DENIED"), "{step}");
+
+        faulty.heal();
+        Upload::declared(b"x").complete(&mut ada, b"x");
+        let outcomes: Vec<String> = scene.value(
+            "SELECT array_agg(s.step || ' ' || s.outcome) FROM storage.provisioning_state s WHERE s.state = 'ready'",
+        );
+        assert_eq!(
+            outcomes,
+            [
+                "create applied",
+                "public_access_block applied",
+                "policy applied",
+                "cors applied",
+                "versioning skipped",
+                "lifecycle applied"
+            ],
+            "{step}"
+        );
+        assert_eq!(store.succeeded("CreateBucket", &format!("/{prefix}")), 1);
+    }
+}
+
+#[test]
+fn a_store_that_dies_during_provisioning_is_told_and_tried_again() {
+    let mut store = LocalStore::start();
+    let cluster = Box::leak(Box::new(Cluster::start(remote(store.access()))));
+    let scene = Scene::on(cluster, store.access());
+    scene.set("pg_storage.request_timeout", "3s");
+    let mut ada = scene.user("ada");
+    store.stop("KILL");
+    let refusal = refused(Upload::declared(b"x").try_request(&mut ada));
+    assert_eq!(refusal.sqlstate, "58030", "{refusal:?}");
+    assert!(["STORE_UNAVAILABLE", "STORE_TIMEOUT"].contains(&refusal.token.as_str()), "{refusal:?}");
+    assert_eq!(on_record(&scene), []);
+    store.start_again();
+    Upload::declared(b"x").complete(&mut ada, b"x");
+    assert_eq!(on_record(&scene).len(), 1);
+}
+
+/// The recorded steps of the bucket `public`, as `step outcome`, and the reasons of those skipped.
+fn steps(scene: &Scene, access: &str) -> Vec<(String, Option<String>)> {
+    let rows = scene
+        .superuser()
+        .query(
+            "SELECT s.step || ' ' || s.outcome, s.reason FROM storage.provisioning_state s WHERE s.access::text = $1",
+            &[&access],
+        )
+        .unwrap();
+    rows.iter().map(|row| (row.get(0), row.get(1))).collect()
+}
+
+#[test]
+fn every_step_is_recorded_and_what_a_store_lacks_is_skipped_with_the_reason() {
+    for (scene, has_policies) in [(Scene::local(), true), (Scene::garage(), false)] {
+        let mut ada = scene.user("ada");
+        for access in ["private", "public", "temp"] {
+            Upload::of(b"x").to(access).request(&mut ada);
+            let steps = steps(&scene, access);
+            let names: Vec<&str> = steps.iter().map(|(step, _)| step.as_str()).collect();
+            let [block, policy] = if has_policies {
+                ["public_access_block applied", "policy applied"]
+            } else {
+                ["public_access_block skipped", "policy skipped"]
+            };
+            assert_eq!(
+                names,
+                ["create applied", block, policy, "cors applied", "versioning skipped", "lifecycle applied"]
+            );
+            for (step, reason) in &steps {
+                assert_eq!(step.ends_with("skipped"), reason.is_some(), "{step}: {reason:?}");
+                if step == "policy skipped" {
+                    let reason = reason.as_deref().unwrap();
+                    assert!(reason.starts_with("the store has no bucket policies (501"), "{reason}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn provisioning_again_changes_nothing_and_inspection_reads_the_store() {
+    for scene in [Scene::local(), Scene::garage()] {
+        scene.user("ada");
+        let mut manager = scene.manager("ada");
+        for access in ["private", "public", "temp"] {
+            let mut seen = Vec::new();
+            for _ in 0..2 {
+                let row = manager
+                    .query_one(
+                        "SELECT name, state::text, steps::text FROM storage.provision_bucket($1)",
+                        &[&access],
+                    )
+                    .unwrap();
+                let inspection = manager
+                    .query_one(
+                        "SELECT physical_name, \"exists\", cors::text, policy::text, lifecycle::text, public_access_block::text
+                         FROM storage.inspect_bucket($1)",
+                        &[&access],
+                    )
+                    .unwrap();
+                let text = |column| inspection.get::<_, Option<String>>(column).unwrap_or_default();
+                assert!(inspection.get::<_, bool>(1));
+                seen.push((
+                    [row.get::<_, String>(0), row.get(1), row.get(2)],
+                    [text(0), text(2), text(3), text(4), text(5)],
+                ));
+            }
+            assert_eq!(seen[0], seen[1]);
+            let [name, cors, policy, lifecycle, _] = &seen[0].1;
+            assert_eq!(*name, seen[0].0[0]);
+            assert!(cors.contains("PUT") && cors.contains("x-amz-checksum-sha256"), "{cors}");
+            assert_eq!(cors.contains("GET"), access != "private", "{cors}");
+            assert!(lifecycle.to_lowercase().contains("multipart"), "{lifecycle}");
+            if scene.direct {
+                assert_eq!(policy.contains("s3:GetObject"), access == "public", "{policy}");
+            } else {
+                assert!(policy.contains("unsupported"), "{policy}");
+            }
+        }
+        assert_eq!(on_record(&scene).len(), 3);
+    }
+}
+
+#[test]
+fn inspecting_a_bucket_that_was_never_used_says_that_it_is_not_there() {
+    let (scene, _) = Scene::counting();
+    scene.user("ada");
+    let row = scene
+        .manager("ada")
+        .query_one("SELECT \"exists\", cors ->> 'error' FROM storage.inspect_bucket('private')", &[])
+        .unwrap();
+    assert!(!row.get::<_, bool>(0));
+    assert!(row.get::<_, &str>(1).contains("NoSuchBucket"), "{row:?}");
+    assert_eq!(on_record(&scene), []);
+}
+
+#[test]
+fn a_name_of_somebody_else_is_refused_and_nothing_is_applied_to_it() {
+    let garage = Garage::shared();
+    // Two accounts on one server: ours may create buckets, the other one owns the name.
+    let (ours, other) = (garage.another_key("ours"), garage.access());
+    let cluster = Box::leak(Box::new(Cluster::start(remote(&ours))));
+    let scene = Scene::on(cluster, &ours);
+    garage.cli(&["bucket", "create", "theirs-0001"]);
+    garage.cli(&[
+        "bucket",
+        "allow",
+        "--read",
+        "--write",
+        "--owner",
+        "theirs-0001",
+        "--key",
+        &other.access_key_id,
+    ]);
+    let before = garage.cli(&["bucket", "info", "theirs-0001"]);
+    let mut ada = scene.user("ada");
+    scene
+        .superuser()
+        .batch_execute("UPDATE storage.buckets SET physical_name = 'theirs-0001' WHERE key = 'private'")
+        .unwrap();
+    let rows = scene.rows();
+    for attempt in 0..2 {
+        let refusal = refused(Upload::of(b"x").try_request(&mut ada));
+        assert_eq!(refusal.code(), ("58030", "BUCKET_NAME_TAKEN"), "attempt {attempt}: {refusal:?}");
+        assert!(refusal.hint.unwrap().contains("bucket_prefix"));
+    }
+    assert_eq!(scene.rows(), rows);
+    assert_eq!(scene.value::<i64>("SELECT count(*) FROM storage.provisioned_buckets()"), 0);
+    assert_eq!(garage.cli(&["bucket", "info", "theirs-0001"]), before);
+}
+
+#[test]
+fn a_bucket_that_vanished_is_noticed_when_confirming_and_made_again_on_the_next_use() {
+    let (counting, store) = Scene::counting();
+    for (scene, store) in [(counting, Some(store)), (Scene::garage(), None)] {
+        let prefix = prefix_of(&scene);
+        let mut ada = scene.user("ada");
+        let lost = Upload::declared(b"lost").request(&mut ada);
+        let name = bucket_of(lost.url());
+        eventually("an empty bucket to be deleted", Duration::from_secs(10), || {
+            let answer = scene.at_store(Method::Delete, (&name, ""), &Headers::new(), &[]);
+            answer.is_success().then_some(())
+        });
+
+        let verdict = flow::confirm(&mut ada, &lost.upload_id);
+        assert_eq!(verdict.outcome(), ("requested", Some("NOT_UPLOADED")));
+        assert_eq!(on_record(&scene), [(name.clone(), "pending".to_owned(), false)]);
+        assert_eq!(scene.value::<i64>("SELECT count(*) FROM storage.provisioned_buckets()"), 0);
+
+        let again = Upload::declared(b"found").complete(&mut ada, b"found");
+        assert_eq!(bucket_of(again.url()), name, "the recorded name wins");
+        assert_eq!(on_record(&scene), [(name.clone(), "ready".to_owned(), true)]);
+        // The old ticket is as good as new.
+        assert!(lost.put(b"lost").is_success());
+        assert_eq!(flow::confirm(&mut ada, &lost.upload_id).outcome(), ("uploaded", None));
+        if let Some(store) = store {
+            assert_eq!(store.succeeded("CreateBucket", &format!("/{prefix}")), 2);
+        }
+    }
+}
