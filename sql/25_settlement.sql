@@ -161,15 +161,18 @@ END $$;
 COMMENT ON FUNCTION storage_private.share_object(uuid, uuid) IS
 'Ends an upload without bytes moving, over an object the caller can already read; false when that object is being collected, is in another physical bucket, or has another type and comes from another bucket.';
 
+-- PL/pgSQL, because it keeps its plan: this runs in every signature.
 CREATE FUNCTION storage_private.locate_files(file_ids uuid[])
 RETURNS TABLE (physical_name text, key text, access storage.bucket_access, download_url_ttl interval)
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT o.physical_name, o.key, b.access, b.download_url_ttl
-    FROM unnest($1) WITH ORDINALITY AS asked(id, place)
-    LEFT JOIN storage.files f ON f.id = asked.id
-    LEFT JOIN storage.objects o ON o.id = f.object_id
-    LEFT JOIN storage.buckets b ON b.id = f.bucket_id
-    ORDER BY asked.place
-$$;
+BEGIN
+    RETURN QUERY
+        SELECT o.physical_name, o.key, b.access, b.download_url_ttl
+        FROM unnest(file_ids) WITH ORDINALITY AS asked(id, place)
+        LEFT JOIN storage.files f ON f.id = asked.id
+        LEFT JOIN storage.objects o ON o.id = f.object_id
+        LEFT JOIN storage.buckets b ON b.id = f.bucket_id
+        ORDER BY asked.place;
+END $$;
 COMMENT ON FUNCTION storage_private.locate_files(uuid[]) IS 'Where the bytes of files are, one row for each id in order.';

@@ -166,19 +166,27 @@ COMMENT ON FUNCTION storage.inspect_bucket(text) IS
 'What the store says of the bucket''s physical bucket, read back and not remembered. bucket: key or id. Errors: BUCKET_NOT_FOUND, NOT_CONFIGURED, STORE_DENIED, STORE_UNAVAILABLE, STORE_TIMEOUT, STORE_ERROR.';
 
 -- Asked as the caller: a hash that somebody merely claims finds nothing that they could not read anyway.
+-- PL/pgSQL, because it keeps its plan: this runs in every request with a digest.
 CREATE FUNCTION storage_private.shareable_objects(bucket_id uuid, sha256 text, size bigint) RETURNS SETOF uuid
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT DISTINCT f.object_id
-    FROM storage.buckets here
-    JOIN storage.buckets b
-      ON b.id = here.id
-      OR (here.dedup = 'owner' AND b.dedup = 'owner' AND b.tenant_id = here.tenant_id AND b.owner_id = here.owner_id
-          AND b.access = here.access)
-    JOIN storage.files f ON f.bucket_id = b.id
-    WHERE here.id = $1 AND here.dedup <> 'off' AND here.access <> 'temp' AND f.sha256 = $2 AND f.size = $3
-    LIMIT 8
-$$;
+DECLARE
+    here storage.buckets;
+BEGIN
+    SELECT * INTO here FROM storage.buckets b WHERE b.id = $1;
+    IF here.dedup = 'off' OR here.access = 'temp' THEN
+        RETURN;
+    ELSIF here.dedup = 'bucket' THEN
+        RETURN QUERY SELECT DISTINCT f.object_id FROM storage.files f
+            WHERE f.bucket_id = here.id AND f.sha256 = $2 AND f.size = $3 LIMIT 8;
+    ELSE
+        RETURN QUERY SELECT DISTINCT f.object_id
+            FROM storage.buckets b JOIN storage.files f ON f.bucket_id = b.id
+            WHERE (b.id = here.id OR b.dedup = 'owner' AND b.tenant_id = here.tenant_id AND b.owner_id = here.owner_id
+                                     AND b.access = here.access)
+              AND f.sha256 = $2 AND f.size = $3 LIMIT 8;
+    END IF;
+END $$;
 COMMENT ON FUNCTION storage_private.shareable_objects(uuid, text, bigint) IS
 'Verified objects with these bytes, within the bucket''s dedup scope, that the caller can read through a file already.';
 

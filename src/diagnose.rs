@@ -60,6 +60,15 @@ pub fn run() -> Vec<Finding> {
             return findings;
         }
     }
+    if preload::read_only() {
+        findings.push(finding(
+            "capabilities",
+            Level::Warn,
+            "Not tried: nothing is written to the store where nothing can be recorded.",
+            Some("Ask the primary, or leave the read-only transaction."),
+        ));
+        return findings;
+    }
     match physical_bucket(&config) {
         Ok(Some(physical)) => findings.extend(capabilities(&config, &physical)),
         Ok(None) => findings.push(finding(
@@ -184,9 +193,7 @@ fn capabilities(config: &Config, physical: &str) -> Vec<Finding> {
         Err(failure) => return vec![failed("capabilities", &failure)],
     };
     let mut findings = describe(&found);
-    if !preload::read_only()
-        && let Err(failure) = provision::record_capabilities(config, &found)
-    {
+    if let Err(failure) = provision::record_capabilities(config, &found) {
         findings.push(failed("capabilities", &failure));
     }
     findings

@@ -432,14 +432,20 @@ fn define_buckets() {
         &ALLOWED_ORIGINS,
         check_hook!("allowed_origins", origins),
     );
-    GucRegistry::define_enum_guc(
-        c"pg_storage.bucket_layout",
-        c"How physical buckets are shared.",
-        c"tenant: one for each tenant and access; bucket: one for each bucket; access: one for each access.",
-        &BUCKET_LAYOUT,
-        GucContext::Suset,
-        GucFlags::default(),
-    );
+    // SAFETY: the hook only counts.
+    unsafe {
+        GucRegistry::define_enum_guc_with_hooks(
+            c"pg_storage.bucket_layout",
+            c"How physical buckets are shared.",
+            c"tenant: one for each tenant and access; bucket: one for each bucket; access: one for each access.",
+            &BUCKET_LAYOUT,
+            GucContext::Suset,
+            GucFlags::default(),
+            None,
+            Some(int_assigned),
+            None,
+        );
+    }
 }
 
 fn define_limits() {

@@ -60,14 +60,18 @@ pub fn ensure(bucket: &Bucket, ask: Ask) -> Result<Place> {
     let first = bucket.physical_name.is_none();
     let known_is_enough = ask == Ask::Use && !(first && !wanted.fixed && has_own_origins(bucket)?);
 
-    if known_is_enough && let Some(ready) = cache::get(&config.endpoint, &wanted.name) {
+    if let Some(ready) = cache::get(&config.endpoint, &wanted.name) {
         refuse_mixed_access(&wanted, ready.access)?;
-        return finish(&config, bucket, wanted, ready);
+        if known_is_enough {
+            return finish(&config, bucket, wanted, ready);
+        }
     }
     let _lock = SessionLock::acquire(lock_key(&config.endpoint, &wanted.name));
-    if known_is_enough && let Some(ready) = cache::get(&config.endpoint, &wanted.name) {
+    if let Some(ready) = cache::get(&config.endpoint, &wanted.name) {
         refuse_mixed_access(&wanted, ready.access)?;
-        return finish(&config, bucket, wanted, ready);
+        if known_is_enough {
+            return finish(&config, bucket, wanted, ready);
+        }
     }
     let seen = cache::forgettings();
     let known = Known::look_up(&config, &wanted)?;

@@ -116,6 +116,29 @@ impl Cluster {
         SHARED.get_or_init(|| Self::start(Options::new()))
     }
 
+    /// A streaming standby of this cluster, with the same settings and environment; it answers queries.
+    pub fn standby(&self) -> Self {
+        let directory = scratch();
+        let data = directory.join("data");
+        run(self
+            .client_program("pg_basebackup")
+            .args(["--write-recovery-conf", "--wal-method=stream", "--checkpoint=fast", "--no-sync", "-D"])
+            .arg(&data));
+        // The socket is in the data directory, and its lock is copied as any file there.
+        fs::remove_file(data.join(format!(".s.PGSQL.{PORT}.lock"))).expect("a backup holds the socket's lock");
+        let standby = Self {
+            directory,
+            data,
+            environment: self.environment.clone(),
+            settings: Mutex::new(self.settings().clone()),
+            databases: AtomicUsize::new(1),
+            creating: Mutex::new(()),
+        };
+        standby.write_settings();
+        standby.start_again();
+        standby
+    }
+
     /// A new database with the extension in it.
     pub fn database(&self) -> Database<'_> {
         let database = self.bare_database();

@@ -120,7 +120,7 @@ fn every_function_pins_its_search_path_or_has_no_use_for_one() {
     assert_eq!(
         listed(definers),
         [
-            "storage.seed_user_buckets",
+            "storage.seed_user_buckets", "storage_private.check_file",
             "storage_private.queue_deleted_files",
             "storage_private.queue_deleted_requests",
             "storage_private.reapply_origins",

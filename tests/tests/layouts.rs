@@ -31,7 +31,7 @@ fn origins(scene: &Scene, owner: &str, bucket: &str) -> Vec<String> {
     scene
         .manager(owner)
         .query_one(
-            "SELECT ARRAY(SELECT o FROM storage.inspect_bucket($1) i,
+            "SELECT ARRAY(SELECT DISTINCT o FROM storage.inspect_bucket($1) i,
                                  jsonb_path_query(i.cors, '$.**.allowed_origins[*]') j, trim('\"' FROM j::text) o ORDER BY o)",
             &[&bucket],
         )
