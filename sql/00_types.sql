@@ -1,6 +1,16 @@
 -- Types: the enums of the life cycles and the named rows that functions return.
 -- Named types, not RETURNS TABLE: GraphQL and REST layers expose a name, not an anonymous record.
 
+-- Keys, names and claims are UTF-8 from end to end: a claim in another encoding would be taken for none at all.
+DO $$
+BEGIN
+    IF pg_catalog.getdatabaseencoding() OPERATOR(pg_catalog.<>) 'UTF8' THEN
+        RAISE feature_not_supported USING
+            MESSAGE = 'pg_storage needs a database in UTF8',
+            DETAIL = pg_catalog.format('The encoding of this database is %s.', pg_catalog.getdatabaseencoding());
+    END IF;
+END $$;
+
 -- A schema that another role made before us stays that role's: it could plant functions that callers take for ours.
 DO $$
 BEGIN

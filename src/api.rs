@@ -25,7 +25,7 @@ mod storage_private {
     /// The caller's user id as the claims say it.
     #[pg_extern(stable, parallel_safe)]
     fn claimed_user() -> String {
-        identity::user()
+        identity::user().or_raise()
     }
 
     /// The caller's tenant as the claims say it.
@@ -35,7 +35,9 @@ mod storage_private {
     }
 
     /// Ends the statement with an error in the house style: the token's SQLSTATE, message, DETAIL and HINT.
-    #[pg_extern(immutable, parallel_safe)]
+    ///
+    /// Volatile: the planner calls what is less with constant arguments, also where the statement never would.
+    #[pg_extern(volatile, parallel_safe)]
     fn refuse(token: &str, message: &str, detail: Option<&str>, hint: Option<&str>) {
         let Some(token) = Token::ALL.iter().find(|known| known.as_str() == token) else {
             Failure::internal(format!("unknown error token {token}")).raise()

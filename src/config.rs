@@ -8,7 +8,7 @@ use std::time::Duration;
 use pg_storage_core::endpoint::Endpoint;
 use pg_storage_core::error::Token;
 use pg_storage_core::origin::Origin;
-use pg_storage_core::physical::{BucketPrefix, KeyPrefix};
+use pg_storage_core::physical::{BucketPrefix, KeyPrefix, check_bucket_name};
 use pg_storage_core::presign::{Credentials, Secret, Target};
 use pg_storage_store::{CredentialSource, StoreConfig};
 
@@ -102,6 +102,7 @@ fn remote(endpoint: &str, from_environment: bool) -> Result<Config> {
     let region = guc::text(&guc::REGION)
         .or_else(|| environment("S3_REGION"))
         .ok_or_else(|| Failure::setting("region", "is not set"))?;
+    guc::region(&region).map_err(|reason| Failure::setting("region", &format!("is not valid: {reason}")))?;
     assemble(endpoint, region, path_style, credentials()?, insecure, false)
 }
 
@@ -155,13 +156,19 @@ fn assemble(
         if local { "http://localhost:*,http://127.0.0.1:*".to_owned() } else { String::new() }
     });
     let origins = guc::parse_origins(&list).map_err(wrong("allowed_origins"))?;
+    let layout = match guc::text(&guc::FIXED_BUCKET) {
+        None => Layout::Minted(guc::BUCKET_LAYOUT.get()),
+        Some(name) => {
+            check_bucket_name(&name).map_err(wrong("fixed_bucket"))?;
+            Layout::Fixed(name)
+        }
+    };
     Ok(Config {
         endpoint: endpoint.to_string(),
         public: Target::new(&public, &region, path_style),
         public_url_base,
         prefix,
-        layout: guc::text(&guc::FIXED_BUCKET)
-            .map_or_else(|| Layout::Minted(guc::BUCKET_LAYOUT.get()), Layout::Fixed),
+        layout,
         key_prefix,
         origins,
         local,

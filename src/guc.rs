@@ -123,7 +123,8 @@ fn endpoint(value: &str) -> Result<(), String> {
     Endpoint::parse(value).map(drop)
 }
 
-fn region(value: &str) -> Result<(), String> {
+/// Whether a value can be a region; the reason if not.
+pub fn region(value: &str) -> Result<(), String> {
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
     if value.len() <= 64 && value.chars().all(legal) {
         Ok(())
@@ -132,7 +133,8 @@ fn region(value: &str) -> Result<(), String> {
     }
 }
 
-fn setting_name(value: &str) -> Result<(), String> {
+/// Whether a value can be the name of a custom setting; the reason if not.
+pub fn setting_name(value: &str) -> Result<(), String> {
     let legal = |part: &str| {
         !part.is_empty()
             && !part.starts_with(|c: char| c.is_ascii_digit())

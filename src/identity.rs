@@ -11,13 +11,14 @@ use crate::error::{Failure, Result};
 use crate::guc;
 
 /// The caller's user id.
-pub fn user() -> String {
-    claim(&guc::USER_ID_SETTING, "sub").unwrap_or_else(role_name)
+pub fn user() -> Result<String> {
+    Ok(claim("user_id_setting", &guc::USER_ID_SETTING, "sub")?.unwrap_or_else(role_name))
 }
 
 /// The caller's tenant.
 pub fn tenant() -> Result<String> {
-    claim(&guc::TENANT_ID_SETTING, "tenant_id").or_else(|| guc::text(&guc::DEFAULT_TENANT)).ok_or_else(|| {
+    let claimed = claim("tenant_id_setting", &guc::TENANT_ID_SETTING, "tenant_id")?;
+    claimed.or_else(|| guc::text(&guc::DEFAULT_TENANT)).ok_or_else(|| {
         Failure::new(Token::TenantRequired, "the caller has no tenant")
             .detail("Neither the claims nor pg_storage.default_tenant name one.")
             .hint("Set the claim named by pg_storage.tenant_id_setting, or pg_storage.default_tenant.")
@@ -25,15 +26,30 @@ pub fn tenant() -> Result<String> {
 }
 
 /// The value of the setting named by `setting`, else `member` of the JSON in request.jwt.claims.
-fn claim(setting: &'static pgrx::GucSetting<Option<CString>>, member: &str) -> Option<String> {
-    guc::text(setting).and_then(|name| current_setting(&name)).or_else(|| {
-        let claims = current_setting("request.jwt.claims")?;
-        match serde_json::from_str::<serde_json::Value>(&claims).ok()?.get(member)? {
-            serde_json::Value::String(text) if !text.is_empty() => Some(text.clone()),
-            serde_json::Value::Number(number) => Some(number.to_string()),
-            _ => None,
+///
+/// # Errors
+/// `NOT_CONFIGURED` when that is no name: everybody behind one role would become one user.
+fn claim(
+    label: &'static str,
+    setting: &'static pgrx::GucSetting<Option<CString>>,
+    member: &str,
+) -> Result<Option<String>> {
+    if let Some(name) = guc::text(setting) {
+        guc::setting_name(&name)
+            .map_err(|reason| Failure::setting(label, &format!("is not valid: {reason}")))?;
+        if let Some(value) = current_setting(&name) {
+            return Ok(Some(value));
         }
-    })
+    }
+    Ok(current_setting("request.jwt.claims").and_then(|claims| member_of(&claims, member)))
+}
+
+fn member_of(claims: &str, member: &str) -> Option<String> {
+    match serde_json::from_str::<serde_json::Value>(claims).ok()?.get(member)? {
+        serde_json::Value::String(text) if !text.is_empty() => Some(text.clone()),
+        serde_json::Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
 }
 
 /// The value of a setting of any name; missing and empty are `None`.

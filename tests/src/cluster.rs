@@ -125,7 +125,8 @@ impl Cluster {
             .args(["--write-recovery-conf", "--wal-method=stream", "--checkpoint=fast", "--no-sync", "-D"])
             .arg(&data));
         // The socket is in the data directory, and its lock is copied as any file there.
-        fs::remove_file(data.join(format!(".s.PGSQL.{PORT}.lock"))).expect("a backup holds the socket's lock");
+        fs::remove_file(data.join(format!(".s.PGSQL.{PORT}.lock")))
+            .expect("a backup holds the socket's lock");
         let standby = Self {
             directory,
             data,

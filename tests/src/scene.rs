@@ -1,6 +1,7 @@
 //! A database of its own on one of the stores, with roles and users' buckets in it, and a way to the store behind the
 //! extension's back.
 
+use crate::flow::{Verdict, confirm};
 use crate::http::{self, Headers, Response};
 use crate::{Cluster, Database, Garage, LocalStore, Options, StoreAccess, eventually};
 use pg_storage_core::digest::Digest;
@@ -161,11 +162,32 @@ impl Scene {
 
     /// One pass of maintenance: uploads expired, files expired, objects deleted, deletions failed.
     pub fn maintain(&self) -> [i64; 4] {
-        let row = self
-            .superuser()
-            .query_one("SELECT * FROM storage.run_maintenance()", &[])
-            .expect("run_maintenance");
+        let mut session = self.superuser();
+        // A pass never waits for another session; one that does should fail its test and not hang it.
+        session.batch_execute("SET lock_timeout = '10s'").expect("SET lock_timeout");
+        let row = session.query_one("SELECT * FROM storage.run_maintenance()", &[]).expect("run_maintenance");
         [row.get(0), row.get(1), row.get(2), row.get(3)]
+    }
+
+    /// Confirms in `waiting` while `open` has a transaction open that it must wait for, and commits that.
+    pub fn confirm_behind(
+        &self,
+        open: &mut Client,
+        mut waiting: Client,
+        upload_id: &str,
+    ) -> (Client, Verdict) {
+        let pid: i32 = waiting.query_one("SELECT pg_backend_pid()", &[]).expect("ask for the pid").get(0);
+        let upload_id = upload_id.to_owned();
+        let confirming = std::thread::spawn(move || {
+            let verdict = confirm(&mut waiting, &upload_id);
+            (waiting, verdict)
+        });
+        eventually("the confirmation to wait for the other transaction", Duration::from_secs(30), || {
+            let blocked = format!("SELECT cardinality(pg_blocking_pids({pid})) > 0");
+            self.value::<bool>(&blocked).then_some(())
+        });
+        open.batch_execute("COMMIT").expect("COMMIT");
+        confirming.join().expect("the confirmation succeeds")
     }
 
     /// Any request to the store behind the extension's back, signed with the store's own credentials.

@@ -90,7 +90,7 @@ fn labels_say_what_functions_do() {
         ]
     );
     let immutable = "SELECT oid::regproc::text FROM pg_proc WHERE pronamespace IN $schemas AND provolatile = 'i' ORDER BY 1";
-    assert_eq!(listed(immutable), ["storage_private.is_uuid", "storage_private.refuse"]);
+    assert_eq!(listed(immutable), ["storage_private.is_uuid"]);
     // A parallel worker has neither the caller's signer nor its connection to the store.
     let parallel = "SELECT oid::regproc::text FROM pg_proc WHERE pronamespace IN $schemas AND proparallel <> 'u' ORDER BY 1";
     assert_eq!(
@@ -120,7 +120,8 @@ fn every_function_pins_its_search_path_or_has_no_use_for_one() {
     assert_eq!(
         listed(definers),
         [
-            "storage.seed_user_buckets", "storage_private.check_file",
+            "storage.seed_user_buckets",
+            "storage_private.check_file",
             "storage_private.queue_deleted_files",
             "storage_private.queue_deleted_requests",
             "storage_private.reapply_origins",
@@ -217,6 +218,21 @@ fn only_a_superuser_installs_it_and_only_into_a_schema_of_a_superuser() {
         refused(superuser.batch_execute("ALTER EXTENSION pg_storage SET SCHEMA public")).sqlstate,
         "0A000"
     );
+}
+
+#[test]
+fn a_database_in_another_encoding_than_utf8_is_refused() {
+    let cluster = Cluster::start(Options::new().without_preload());
+    let mut superuser = cluster.connect("postgres", "postgres");
+    for encoding in ["LATIN1", "SQL_ASCII"] {
+        let name = format!("in_{}", encoding.to_lowercase());
+        let create = format!("CREATE DATABASE {name} ENCODING {encoding} LOCALE 'C' TEMPLATE template0");
+        superuser.batch_execute(&create).unwrap();
+        let refusal =
+            refused(cluster.connect("postgres", &name).batch_execute("CREATE EXTENSION pg_storage"));
+        assert_eq!(refusal.sqlstate, "0A000", "{refusal:?}");
+        assert!(refusal.detail.is_some_and(|detail| detail.contains(encoding)));
+    }
 }
 
 #[test]

@@ -3,9 +3,8 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use pg_storage_tests::flow::{self, Ticket, Upload, assert_downloads, confirm, some_bytes};
-use pg_storage_tests::{Scene, each_store, eventually};
+use pg_storage_tests::{Scene, each_store};
 use postgres::Client;
-use std::time::Duration;
 
 fn count(scene: &Scene, table: &str) -> i64 {
     scene.value(&format!("SELECT count(*) FROM storage.{table}"))
@@ -243,6 +242,21 @@ fn identical_uploads_confirmed_at_once_are_one_object_and_two_files() {
 }
 
 #[test]
+fn confirming_waits_for_another_that_is_recording_the_same_bytes() {
+    let scene = Scene::local();
+    let (mut one, mut two) = (scene.user("ada"), scene.user("ada"));
+    let bytes = some_bytes("recording", 100);
+    let tickets = [Upload::declared(&bytes).request(&mut one), Upload::of(&bytes).request(&mut two)];
+    assert!(tickets.iter().all(|ticket| ticket.put(&bytes).is_success()));
+    one.batch_execute("BEGIN").unwrap();
+    assert_eq!(confirm(&mut one, &tickets[0].upload_id).outcome(), ("uploaded", None));
+    let (_, verdict) = scene.confirm_behind(&mut one, two, &tickets[1].upload_id);
+    assert_eq!(verdict.outcome(), ("uploaded", None));
+    assert_eq!(object_of(&scene, &tickets[0]), object_of(&scene, &tickets[1]));
+    assert_eq!(count(&scene, "objects"), 1);
+}
+
+#[test]
 fn bytes_deleted_and_uploaded_again_before_the_collection_stay() {
     each_store(|scene| {
         scene.set("pg_storage.deletion_delay", "0");
@@ -277,6 +291,30 @@ fn bytes_deleted_and_uploaded_again_before_the_collection_stay() {
 }
 
 #[test]
+fn bytes_that_another_transaction_is_just_sharing_are_not_collected() {
+    let scene = Scene::local();
+    scene.set("pg_storage.deletion_delay", "0");
+    for end in ["COMMIT", "ROLLBACK"] {
+        let (mut ada, mut sharing) = (scene.user("ada"), scene.user("ada"));
+        let bytes = some_bytes(end, 100);
+        let first = Upload::declared(&bytes).complete(&mut ada, &bytes);
+        let place = scene.place_of_file(&first.file_id);
+        scene.maintain();
+        sharing.batch_execute("BEGIN").unwrap();
+        let second = Upload::declared(&bytes).request(&mut sharing);
+        assert!(second.deduplicated);
+        delete(&mut ada, &first);
+        assert_eq!(scene.maintain()[2], 0, "the only file that others see is gone");
+        sharing.batch_execute(end).unwrap();
+        scene.maintain();
+        assert_eq!(scene.exists(&place), end == "COMMIT");
+        if end == "COMMIT" {
+            assert_downloads(&mut ada, &second.file_id, &bytes);
+        }
+    }
+}
+
+#[test]
 fn confirming_waits_for_a_collector_that_is_removing_the_same_bytes() {
     let scene = Scene::local();
     scene.set("pg_storage.deletion_delay", "0");
@@ -290,18 +328,7 @@ fn confirming_waits_for_a_collector_that_is_removing_the_same_bytes() {
 
     let mut collector = scene.superuser();
     collector.batch_execute("BEGIN; SELECT storage.run_maintenance()").unwrap();
-    let pid: i32 = ada.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0);
-    let upload_id = again.upload_id.clone();
-    let confirming = std::thread::spawn(move || {
-        let verdict = confirm(&mut ada, &upload_id);
-        (ada, verdict)
-    });
-    eventually("the confirmation to wait for the collector", Duration::from_secs(30), || {
-        let blocked = format!("SELECT cardinality(pg_blocking_pids({pid})) > 0");
-        scene.value::<bool>(&blocked).then_some(())
-    });
-    collector.batch_execute("COMMIT").unwrap();
-    let (mut ada, verdict) = confirming.join().unwrap();
+    let (mut ada, verdict) = scene.confirm_behind(&mut collector, ada, &again.upload_id);
     assert_eq!(verdict.outcome(), ("uploaded", None));
     assert_downloads(&mut ada, &again.file_id, &bytes);
     scene.maintain();

@@ -214,25 +214,18 @@ fn a_new_upload_to_a_path_is_its_next_version_and_the_old_bytes_stay() {
 #[test]
 fn uploads_confirmed_to_one_path_at_once_are_a_chain_of_versions() {
     let scene = Scene::local();
-    let barrier = &std::sync::Barrier::new(4);
-    std::thread::scope(|scope| {
-        let sessions = [1, 2, 3, 4].map(|number| (number, scene.user("ada")));
-        let threads = sessions.map(|(number, mut session)| {
-            scope.spawn(move || {
-                let bytes = some_bytes(&format!("racer {number}"), 60);
-                let ticket = Upload::declared(&bytes).at("race").request(&mut session);
-                assert!(ticket.put(&bytes).is_success());
-                barrier.wait();
-                assert_eq!(confirm(&mut session, &ticket.upload_id).outcome(), ("uploaded", None));
-            })
-        });
-        for thread in threads {
-            thread.join().unwrap();
-        }
-    });
-    let chain = versions(&scene, "race");
-    assert_eq!(chain.iter().map(|(version, ..)| *version).collect::<Vec<_>>(), [1, 2, 3, 4]);
-    assert_eq!(chain.iter().map(|(_, current, _)| *current).collect::<Vec<_>>(), [false, false, false, true]);
+    let (mut one, mut two) = (scene.user("ada"), scene.user("ada"));
+    let (first, second) = (some_bytes("first", 60), some_bytes("second", 60));
+    let tickets = [
+        Upload::declared(&first).at("race").request(&mut one),
+        Upload::declared(&second).at("race").request(&mut two),
+    ];
+    assert!(tickets[0].put(&first).is_success() && tickets[1].put(&second).is_success());
+    one.batch_execute("BEGIN").unwrap();
+    assert_eq!(confirm(&mut one, &tickets[0].upload_id).outcome(), ("uploaded", None));
+    let (_, verdict) = scene.confirm_behind(&mut one, two, &tickets[1].upload_id);
+    assert_eq!(verdict.outcome(), ("uploaded", None));
+    assert_eq!(versions(&scene, "race"), [(1, false, None), (2, true, Some(tickets[0].file_id.clone()))]);
 }
 
 #[test]

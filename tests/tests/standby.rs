@@ -2,7 +2,7 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use pg_storage_tests::flow::{self, Upload};
-use pg_storage_tests::{Cluster, LocalStore, StoreAccess, eventually, http, refused, scene};
+use pg_storage_tests::{Cluster, LocalStore, Options, StoreAccess, eventually, http, refused, scene};
 use postgres::Client;
 use std::time::Duration;
 
@@ -54,7 +54,9 @@ impl Scenery {
     }
 
     fn filled(&self, call: &str) -> String {
-        call.replace("{file}", &self.file).replace("{upload}", &self.pending).replace("{bucket}", &self.bucket)
+        call.replace("{file}", &self.file)
+            .replace("{upload}", &self.pending)
+            .replace("{bucket}", &self.bucket)
     }
 
     /// Every signing function works.
@@ -85,15 +87,22 @@ impl Scenery {
             "UPDATE storage.files SET filename = 'b.txt'",
             "DELETE FROM storage.files",
         ] {
-            assert_eq!(refused(session.batch_execute(&self.filled(statement))).sqlstate, "25006", "{statement}");
+            assert_eq!(
+                refused(session.batch_execute(&self.filled(statement))).sqlstate,
+                "25006",
+                "{statement}"
+            );
         }
     }
 }
 
 /// Waits until `standby` has everything that `primary` has written so far.
 fn caught_up(primary: &Cluster, standby: &Cluster) {
-    let written: String =
-        primary.connect("postgres", "postgres").query_one("SELECT pg_current_wal_flush_lsn()::text", &[]).unwrap().get(0);
+    let written: String = primary
+        .connect("postgres", "postgres")
+        .query_one("SELECT pg_current_wal_flush_lsn()::text", &[])
+        .unwrap()
+        .get(0);
     let mut session = standby.connect("postgres", "postgres");
     eventually("the standby to catch up", LIMIT, || {
         let replayed = "SELECT pg_last_wal_replay_lsn() >= $1::text::pg_lsn";
@@ -120,13 +129,19 @@ fn a_standby_signs_downloads_and_nothing_else_until_it_is_promoted() {
     scenery.assert_refuses(&mut ada);
 
     let mut superuser = standby.connect("postgres", &scenery.database);
-    assert_eq!(refused(superuser.query("SELECT storage.run_maintenance()", &[])).code(), ("25006", "READ_ONLY"));
+    assert_eq!(
+        refused(superuser.query("SELECT storage.run_maintenance()", &[])).code(),
+        ("25006", "READ_ONLY")
+    );
     for call in ["storage.enable_default_policies(false)", "storage.grant_access('postgres', 'reader')"] {
         assert_eq!(refused(superuser.query(&format!("SELECT {call}"), &[])).sqlstate, "25006", "{call}");
     }
     let findings = superuser.query("SELECT name || ' ' || status FROM storage.check()", &[]).unwrap();
     let findings: Vec<String> = findings.iter().map(|row| row.get(0)).collect();
-    assert!(findings.contains(&"store ok".to_owned()) && findings.contains(&"capabilities warn".to_owned()), "{findings:?}");
+    assert!(
+        findings.contains(&"store ok".to_owned()) && findings.contains(&"capabilities warn".to_owned()),
+        "{findings:?}"
+    );
     // The downloads of this test and the questions of check() are all that the store has heard since.
     let heard = &store.requests()[before..];
     assert!(heard.iter().all(|request| ["GET", "HEAD"].contains(&request.method.as_str())), "{heard:?}");
@@ -167,4 +182,29 @@ fn what_the_primary_does_later_shows_on_the_standby() {
         let refusal = refused(there.query("SELECT storage.download_url($1::text::uuid)", &[id]));
         assert_eq!(refusal.code(), ("42704", "FILE_NOT_FOUND"));
     }
+}
+
+/// The local store is for one machine: its bytes travel with a backup and not with the WAL.
+#[test]
+fn a_standby_with_a_local_store_serves_what_its_backup_holds() {
+    let primary = Cluster::start(Options::new());
+    let database = primary.database();
+    let mut here = database.superuser();
+    here.batch_execute("SELECT storage.create_user_buckets('postgres')").unwrap();
+    let file = Upload::of(b"copied").complete(&mut here, b"copied").file_id;
+    let standby = primary.standby();
+    caught_up(&primary, &standby);
+    let mut there = standby.connect("postgres", database.name());
+    let url = flow::download_url(&mut there, &file);
+    assert_eq!(http::get(&url).body, b"copied");
+    let host = |url: &str| url.split('/').nth(2).unwrap().to_owned();
+    assert_ne!(host(&url), host(&flow::download_url(&mut here, &file)), "each serves its own copy");
+
+    let later = Upload::of(b"later").complete(&mut here, b"later").file_id;
+    caught_up(&primary, &standby);
+    assert_eq!(flow::download(&mut there, &later).status, 404);
+    assert_eq!(
+        refused(there.query("SELECT storage.delete_file($1::text::uuid)", &[&file])).code(),
+        ("25006", "READ_ONLY")
+    );
 }
