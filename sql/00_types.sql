@@ -156,6 +156,7 @@ CREATE TYPE storage_private.admission AS (
     tenant_id     text,
     physical_name text,
     object_key    text,
+    final_key     text,
     direct        boolean,
     create_only   boolean,
     created_at    timestamptz,

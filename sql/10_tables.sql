@@ -66,6 +66,7 @@ CREATE TABLE storage.physical_buckets (
     desired_generation bigint NOT NULL DEFAULT 1,
     applied_generation bigint NOT NULL DEFAULT 0,
     steps              jsonb NOT NULL DEFAULT '[]',
+    allowed_origins    text[],
     last_error         text,
     attempts           integer NOT NULL DEFAULT 0,
     next_attempt_at    timestamptz,
@@ -80,6 +81,7 @@ COMMENT ON COLUMN storage.physical_buckets.state IS 'pending, ready or failed.';
 COMMENT ON COLUMN storage.physical_buckets.desired_generation IS 'Counts changes of the wanted configuration (CORS).';
 COMMENT ON COLUMN storage.physical_buckets.applied_generation IS 'The generation the store was last seen to have; behind desired_generation means: apply again.';
 COMMENT ON COLUMN storage.physical_buckets.steps IS 'Each provisioning step of the last attempt: applied, skipped and why, or failed and why.';
+COMMENT ON COLUMN storage.physical_buckets.allowed_origins IS 'Web origins (CORS) that the store was last given: those of all buckets on it.';
 COMMENT ON COLUMN storage.physical_buckets.last_error IS 'What went wrong last; NULL when the last attempt succeeded.';
 COMMENT ON COLUMN storage.physical_buckets.attempts IS 'Failed attempts since the last success.';
 COMMENT ON COLUMN storage.physical_buckets.next_attempt_at IS 'Not to be tried ahead of time before this.';
@@ -141,6 +143,7 @@ CREATE TABLE storage.files (
     created_at          timestamptz NOT NULL DEFAULT now()
 );
 CREATE UNIQUE INDEX files_path_unique ON storage.files (bucket_id, path) WHERE is_current AND path IS NOT NULL;
+CREATE INDEX files_versions ON storage.files (bucket_id, path, version) WHERE path IS NOT NULL;
 CREATE INDEX files_object_id ON storage.files (object_id);
 CREATE INDEX files_bucket_sha256 ON storage.files (bucket_id, sha256);
 CREATE INDEX files_owner_id ON storage.files (tenant_id, owner_id);
@@ -177,6 +180,7 @@ CREATE TABLE storage.upload_requests (
     sha256        text,
     physical_name text NOT NULL,
     object_key    text NOT NULL,
+    final_key     text NOT NULL,
     direct        boolean NOT NULL,
     create_only   boolean NOT NULL,
     method        text NOT NULL DEFAULT 'PUT' CHECK (method IN ('PUT')),
@@ -205,6 +209,7 @@ COMMENT ON COLUMN storage.upload_requests.size IS 'Declared bytes; a signed head
 COMMENT ON COLUMN storage.upload_requests.sha256 IS 'Declared digest, 64 lower-case hex, a signed header; NULL: computed when confirmed.';
 COMMENT ON COLUMN storage.upload_requests.physical_name IS 'The bucket in the store that the URL names.';
 COMMENT ON COLUMN storage.upload_requests.object_key IS 'The key that the URL names; no other request has it.';
+COMMENT ON COLUMN storage.upload_requests.final_key IS 'The key the object will have; the same where uploads are direct, else one that no URL names.';
 COMMENT ON COLUMN storage.upload_requests.direct IS 'True: the store enforces the declared digest and create-only, so the key is final. False: the key is staged and confirming copies what it has hashed.';
 COMMENT ON COLUMN storage.upload_requests.create_only IS 'True: If-None-Match is among the signed headers. False on stores that refuse it.';
 COMMENT ON COLUMN storage.upload_requests.method IS 'HTTP method of the URL.';

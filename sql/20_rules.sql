@@ -75,6 +75,7 @@ BEGIN
     NEW.owner_id := storage.current_user_id();
     NEW.physical_name := a.physical_name;
     NEW.object_key := a.object_key;
+    NEW.final_key := a.final_key;
     NEW.direct := a.direct;
     NEW.create_only := a.create_only;
     NEW.method := 'PUT';
@@ -132,8 +133,10 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     INSERT INTO storage.object_deletions (physical_name, key, reason, not_before)
-    SELECT gone.physical_name, gone.object_key, 'upload request deleted', d.due
-    FROM gone CROSS JOIN LATERAL storage_private.sweep_times(gone.expires_at) AS d(due);
+    SELECT gone.physical_name, k.key, 'upload request deleted', d.due
+    FROM gone
+    CROSS JOIN LATERAL (SELECT gone.object_key UNION SELECT gone.final_key) AS k(key)
+    CROSS JOIN LATERAL storage_private.sweep_times(gone.expires_at) AS d(due);
     RETURN NULL;
 END $$;
 COMMENT ON FUNCTION storage_private.queue_deleted_requests() IS 'Trigger: queues whatever a deleted upload request may have brought in.';

@@ -14,11 +14,11 @@ COMMENT ON FUNCTION storage_private.sweep_times(timestamptz) IS
 
 CREATE FUNCTION storage_private.lock_upload(upload_id uuid)
 RETURNS TABLE (tenant_id text, bucket_id uuid, content_type text, size bigint, sha256 text, physical_name text, object_key text,
-               direct boolean, status storage.upload_status, expires_at timestamptz, verify_content_type boolean)
+               final_key text, direct boolean, status storage.upload_status, expires_at timestamptz, verify_content_type boolean)
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT u.tenant_id, u.bucket_id, u.content_type, u.size, u.sha256, u.physical_name, u.object_key, u.direct, u.status,
-           u.expires_at, b.verify_content_type
+    SELECT u.tenant_id, u.bucket_id, u.content_type, u.size, u.sha256, u.physical_name, u.object_key, u.final_key, u.direct,
+           u.status, u.expires_at, b.verify_content_type
     FROM storage.upload_requests u JOIN storage.buckets b ON b.id = u.bucket_id
     WHERE u.id = $1 FOR NO KEY UPDATE OF u
 $$;
@@ -37,11 +37,14 @@ AS $$
     WITH closed AS (
         UPDATE storage.upload_requests u SET status = $2, reason = $3, details = $4, finished_at = clock_timestamp()
         WHERE u.id = $1 AND u.status = 'requested'
-        RETURNING u.physical_name, u.object_key, u.expires_at
+        RETURNING u.physical_name, u.object_key, u.final_key, u.expires_at
     )
+    -- The final key too: a confirmation that was rolled back may have copied the bytes there.
     INSERT INTO storage.object_deletions (physical_name, key, reason, not_before)
-    SELECT c.physical_name, c.object_key, 'upload ' || $2::text, d.due
-    FROM closed c CROSS JOIN LATERAL storage_private.sweep_times(c.expires_at) AS d(due)
+    SELECT c.physical_name, k.key, 'upload ' || $2::text, d.due
+    FROM closed c
+    CROSS JOIN LATERAL (SELECT c.object_key UNION SELECT c.final_key) AS k(key)
+    CROSS JOIN LATERAL storage_private.sweep_times(c.expires_at) AS d(due)
 $$;
 COMMENT ON FUNCTION storage_private.close_upload(uuid, storage.upload_status, text, text) IS
 'Ends an upload without a file and queues whatever it brought or may still bring in.';
@@ -63,6 +66,7 @@ AS $$
 DECLARE
     b storage.buckets;
     o storage.objects;
+    taken storage.files;
     previous storage.files;
 BEGIN
     SELECT * INTO STRICT b FROM storage.buckets WHERE id = upload.bucket_id;
@@ -71,19 +75,22 @@ BEGIN
     IF upload.path IS NOT NULL THEN
         -- Two uploads to one path would otherwise both see the same predecessor.
         PERFORM pg_advisory_xact_lock(hashtextextended(upload.bucket_id || '/' || upload.path, 1));
-        SELECT * INTO previous FROM storage.files f
+        SELECT * INTO taken FROM storage.files f
         WHERE f.bucket_id = upload.bucket_id AND f.path = upload.path AND f.is_current FOR NO KEY UPDATE;
-        IF previous.owner_id <> upload.owner_id THEN
+        IF taken.owner_id <> upload.owner_id THEN
             PERFORM storage_private.refuse('PATH_TAKEN', 'another user''s file has this path',
                 format('Path %s in bucket %s.', upload.path, upload.bucket_id), 'Choose another path.');
         END IF;
-        UPDATE storage.files f SET is_current = false WHERE f.id = previous.id;
+        UPDATE storage.files f SET is_current = false WHERE f.id = taken.id;
+        -- Numbers go on from the highest that is left, also when the current version was deleted.
+        SELECT * INTO previous FROM storage.files f
+        WHERE f.bucket_id = upload.bucket_id AND f.path = upload.path ORDER BY f.version DESC LIMIT 1;
     END IF;
 
     INSERT INTO storage.files (id, tenant_id, bucket_id, object_id, owner_id, filename, path, version,
                                previous_version_id, content_type, size, sha256, metadata, expires_at, created_at)
     VALUES (upload.file_id, upload.tenant_id, upload.bucket_id, o.id, upload.owner_id, upload.filename, upload.path,
-            coalesce(previous.version, 0) + 1, previous.id, o.content_type, o.size, encode(o.sha256, 'hex'),
+            coalesce(previous.version, 0) + 1, CASE WHEN previous.owner_id = upload.owner_id THEN previous.id END, o.content_type, o.size, encode(o.sha256, 'hex'),
             upload.metadata,
             upload.created_at + least(b.file_ttl, CASE WHEN b.access = 'temp' THEN interval '1 day' END),
             clock_timestamp());
@@ -94,7 +101,7 @@ END $$;
 COMMENT ON FUNCTION storage_private.finish_upload(storage.upload_requests, uuid) IS
 'Makes the file of an upload, over a verified object, and ends the upload as uploaded.';
 
-CREATE FUNCTION storage_private.accept_upload(upload_id uuid, final_key text, sha256 bytea, size bigint, etag text)
+CREATE FUNCTION storage_private.accept_upload(upload_id uuid, sha256 bytea, size bigint, etag text)
 RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -122,13 +129,13 @@ BEGIN
     duplicate := target IS NOT NULL;
     IF NOT duplicate THEN
         INSERT INTO storage.objects (physical_name, key, bucket_id, sha256, size, content_type, etag)
-        VALUES (upload.physical_name, final_key, b.id, accept_upload.sha256, accept_upload.size, upload.content_type, accept_upload.etag)
+        VALUES (upload.physical_name, upload.final_key, b.id, accept_upload.sha256, accept_upload.size, upload.content_type, accept_upload.etag)
         RETURNING id INTO target;
-    ELSIF final_key <> upload.object_key THEN
+    ELSIF upload.final_key <> upload.object_key THEN
         INSERT INTO storage.object_deletions (physical_name, key, reason, not_before)
-        VALUES (upload.physical_name, final_key, 'duplicate of a verified object', clock_timestamp());
+        VALUES (upload.physical_name, upload.final_key, 'duplicate of a verified object', clock_timestamp());
     END IF;
-    IF duplicate OR final_key <> upload.object_key THEN
+    IF duplicate OR upload.final_key <> upload.object_key THEN
         INSERT INTO storage.object_deletions (physical_name, key, reason, not_before)
         SELECT upload.physical_name, upload.object_key, 'uploaded bytes no longer needed', d.due
         FROM storage_private.sweep_times(upload.expires_at) AS d(due);
@@ -136,7 +143,7 @@ BEGIN
 
     PERFORM storage_private.finish_upload(upload, target);
 END $$;
-COMMENT ON FUNCTION storage_private.accept_upload(uuid, text, bytea, bigint, text) IS
+COMMENT ON FUNCTION storage_private.accept_upload(uuid, bytea, bigint, text) IS
 'Ends an upload whose bytes were verified: records the object, or shares an identical verified one, and makes the file.';
 
 CREATE FUNCTION storage_private.share_object(upload_id uuid, object_id uuid) RETURNS boolean

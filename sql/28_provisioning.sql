@@ -1,10 +1,12 @@
 -- Provisioning records: what the store was brought to. Run by the library as their owner, like settlement.
 
 CREATE FUNCTION storage_private.provisioning_of(physical text, store text)
-RETURNS TABLE (access storage.bucket_access, endpoint text, ready boolean, desired_generation bigint, capabilities jsonb)
+RETURNS TABLE (access storage.bucket_access, endpoint text, ready boolean, desired_generation bigint, capabilities jsonb,
+               allowed_origins text[])
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT p.access, p.endpoint, p.state = 'ready' AND p.applied_generation = p.desired_generation, p.desired_generation, c.capabilities
+    SELECT p.access, p.endpoint, p.state = 'ready' AND p.applied_generation = p.desired_generation, p.desired_generation, c.capabilities,
+           p.allowed_origins
     FROM (SELECT $1 AS name, $2 AS endpoint) asked
     LEFT JOIN storage.physical_buckets p ON p.name = asked.name
     LEFT JOIN storage.store_capabilities c ON c.endpoint = asked.endpoint
@@ -37,7 +39,8 @@ COMMENT ON FUNCTION storage_private.has_own_origins(uuid) IS
 -- Whoever holds these locks has an open transaction that writes the same truth; a first upload does
 -- not wait for it (wait = false), because what is true of the store needs no second record.
 CREATE FUNCTION storage_private.record_provisioning(
-    physical text, tenant text, bucket_access storage.bucket_access, store text, generation bigint, applied_steps jsonb, wait boolean
+    physical text, tenant text, bucket_access storage.bucket_access, store text, generation bigint, applied_steps jsonb,
+    origins text[], wait boolean
 ) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -57,15 +60,16 @@ BEGIN
         END IF;
     END IF;
     INSERT INTO storage.physical_buckets AS p
-        (name, tenant_id, access, endpoint, state, desired_generation, applied_generation, steps, provisioned_at)
-    VALUES (physical, tenant, bucket_access, store, 'ready', generation, generation, applied_steps, clock_timestamp())
+        (name, tenant_id, access, endpoint, state, desired_generation, applied_generation, steps, allowed_origins, provisioned_at)
+    VALUES (physical, tenant, bucket_access, store, 'ready', generation, generation, applied_steps, origins, clock_timestamp())
     ON CONFLICT (name) DO UPDATE
         SET endpoint = excluded.endpoint, state = 'ready', applied_generation = excluded.applied_generation, steps = excluded.steps,
+            allowed_origins = excluded.allowed_origins,
             last_error = NULL, attempts = 0, next_attempt_at = NULL, provisioned_at = excluded.provisioned_at
     RETURNING p.applied_generation = p.desired_generation INTO current;
     RETURN current;
 END $$;
-COMMENT ON FUNCTION storage_private.record_provisioning(text, text, storage.bucket_access, text, bigint, jsonb, boolean) IS
+COMMENT ON FUNCTION storage_private.record_provisioning(text, text, storage.bucket_access, text, bigint, jsonb, text[], boolean) IS
 'Records that a physical bucket is ready. wait: whether to wait for another session that is recording the same. False when that session was left to it, or when more was wanted meanwhile.';
 
 CREATE FUNCTION storage_private.record_capabilities(store text, observed jsonb) RETURNS boolean

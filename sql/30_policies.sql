@@ -97,7 +97,7 @@ CREATE FUNCTION storage.enable_default_policies(enabled boolean DEFAULT true) RE
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    IF enabled THEN
+    IF coalesce(enabled, true) THEN
         DELETE FROM storage_private.policy_switch;
     ELSE
         INSERT INTO storage_private.policy_switch VALUES (false) ON CONFLICT DO NOTHING;

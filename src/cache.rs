@@ -30,6 +30,8 @@ pub struct Ready {
     pub generation: i64,
     /// The one access it serves; `None`: all.
     pub access: Option<Access>,
+    /// Hash of the server's web origins that were among those applied.
+    pub server_origins: u64,
     /// Whether declared digests and create-only are enforced, so that uploads go to their final key.
     pub direct: bool,
     /// Whether the store accepts If-None-Match at all.
@@ -71,7 +73,7 @@ const EMPTY: Entry = Entry {
     database: 0,
     endpoint_hash: 0,
     stored_at: 0,
-    ready: Ready { generation: 0, access: None, direct: false, create_only: false },
+    ready: Ready { generation: 0, access: None, server_origins: 0, direct: false, create_only: false },
     name: [0; NAME_BYTES],
     endpoint: [0; ENDPOINT_BYTES],
 };

@@ -1,6 +1,7 @@
 //! The settings as one valid whole, made again when any of them changes.
 
 use std::cell::RefCell;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
@@ -44,6 +45,8 @@ pub struct Config {
     pub key_prefix: KeyPrefix,
     /// CORS origins of buckets that name none.
     pub origins: Vec<Origin>,
+    /// Tells these origins from others, in every backend alike.
+    pub origins_hash: u64,
     /// Whether this is the local store.
     pub local: bool,
 }
@@ -170,6 +173,7 @@ fn assemble(
         prefix,
         layout,
         key_prefix,
+        origins_hash: hash(&origins),
         origins,
         local,
         store: StoreConfig {
@@ -182,6 +186,13 @@ fn assemble(
             max_attempts: guc::MAX_ATTEMPTS.get().unsigned_abs(),
         },
     })
+}
+
+fn hash(origins: &[Origin]) -> u64 {
+    // Keyed with constants: what one backend stored, another one compares.
+    let mut hasher = DefaultHasher::new();
+    origins.iter().for_each(|origin| origin.to_string().hash(&mut hasher));
+    hasher.finish()
 }
 
 fn refuse_plain_http(setting: &str, endpoint: &Endpoint, insecure: bool) -> Result<()> {

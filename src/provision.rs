@@ -58,29 +58,29 @@ pub fn ensure(bucket: &Bucket, ask: Ask) -> Result<Place> {
     let wanted = wanted(&config, bucket)?;
     // A bucket's first upload may bring origins that its physical bucket does not have yet.
     let first = bucket.physical_name.is_none();
-    let known_is_enough = ask == Ask::Use && !(first && !wanted.fixed && has_own_origins(bucket)?);
-
-    if let Some(ready) = cache::get(&config.endpoint, &wanted.name) {
+    let cache_may_answer = ask == Ask::Use && !(first && !wanted.fixed && has_own_origins(bucket)?);
+    let cached = || -> Result<Option<Ready>> {
+        let Some(ready) = cache::get(&config.endpoint, &wanted.name) else { return Ok(None) };
         refuse_mixed_access(&wanted, ready.access)?;
-        if known_is_enough {
-            return finish(&config, bucket, wanted, ready);
-        }
+        // The server's origins may be others than those that were applied.
+        Ok(Some(ready).filter(|ready| cache_may_answer && ready.server_origins == config.origins_hash))
+    };
+    if let Some(ready) = cached()? {
+        return finish(&config, bucket, wanted, ready);
     }
     let _lock = SessionLock::acquire(lock_key(&config.endpoint, &wanted.name));
-    if let Some(ready) = cache::get(&config.endpoint, &wanted.name) {
-        refuse_mixed_access(&wanted, ready.access)?;
-        if known_is_enough {
-            return finish(&config, bucket, wanted, ready);
-        }
+    if let Some(ready) = cached()? {
+        return finish(&config, bucket, wanted, ready);
     }
     let seen = cache::forgettings();
     let known = Known::look_up(&config, &wanted)?;
     refuse_mixed_access(&wanted, known.access)?;
+    let origins = if wanted.fixed { Vec::new() } else { wanted_origins(&config, bucket, &wanted)? };
     let ready = match known.capabilities {
-        Some(capabilities) if known_is_enough && known.ready => {
-            ready(&wanted, known.generation, &capabilities)
+        Some(capabilities) if ask == Ask::Use && known.is_ready_for(&origins) => {
+            ready(&config, &wanted, known.generation, &capabilities)
         }
-        _ => apply(&config, bucket, &wanted, known, ask)?,
+        _ => apply(&config, &wanted, known, &origins, ask)?,
     };
     cache::put(&config.endpoint, &wanted.name, ready, seen);
     finish(&config, bucket, wanted, ready)
@@ -142,6 +142,8 @@ fn refuse_mixed_access(wanted: &Wanted, known: Option<Access>) -> Result<()> {
 struct Known {
     access: Option<Access>,
     ready: bool,
+    /// The web origins that the store was last given.
+    origins: Option<Vec<String>>,
     generation: i64,
     capabilities: Option<Capabilities>,
 }
@@ -151,7 +153,8 @@ impl Known {
         catalog::as_owner(|| {
             // Not a read: after waiting for the lock a fresh snapshot shows what its last holder committed.
             catalog::write(
-                "SELECT access::pg_catalog.text, endpoint, ready, desired_generation, capabilities
+                "SELECT access::pg_catalog.text, endpoint, ready, desired_generation, capabilities,
+                        allowed_origins
                  FROM storage_private.provisioning_of($1, $2)",
                 &[wanted.name.as_str().into(), config.endpoint.as_str().into()],
                 |rows| {
@@ -163,22 +166,37 @@ impl Known {
                         ready: row.get(3)?.unwrap_or(false)
                             && endpoint.as_deref() == Some(config.endpoint.as_str()),
                         generation: row.get(4)?.unwrap_or(1),
+                        origins: row.get(6)?,
                         capabilities: capabilities.and_then(|json| serde_json::from_value(json.0).ok()),
                     })
                 },
             )
         })
     }
+
+    /// Whether nothing needs to be applied. Origins that are no longer named anywhere stay: uploads go on.
+    fn is_ready_for(&self, origins: &[String]) -> bool {
+        self.ready && (origins.is_empty() || self.origins.as_deref() == Some(origins))
+    }
 }
 
 /// Brings the store to what is wanted, tries what it enforces where that is not known, and records both.
-fn apply(config: &Config, bucket: &Bucket, wanted: &Wanted, known: Known, ask: Ask) -> Result<Ready> {
+fn apply(config: &Config, wanted: &Wanted, known: Known, origins: &[String], ask: Ask) -> Result<Ready> {
+    if origins.is_empty() && !wanted.fixed {
+        return Err(Failure::setting(
+            "allowed_origins",
+            "is not set, and neither the bucket nor its tenant names an origin",
+        ));
+    }
     let plan = Plan {
         bucket: wanted.name.clone(),
         access: wanted.access.unwrap_or(Access::Private),
         create: !wanted.fixed,
         configure: !wanted.fixed,
-        origins: if wanted.fixed { Vec::new() } else { origins(config, bucket, wanted)? },
+        origins: origins
+            .iter()
+            .map(|text| Origin::parse(text).map_err(Failure::from))
+            .collect::<Result<_>>()?,
         key_prefix: String::new(),
         versioning: false,
     };
@@ -199,9 +217,9 @@ fn apply(config: &Config, bucket: &Bucket, wanted: &Wanted, known: Known, ask: A
         Some(capabilities) => capabilities,
         None => try_out(config, &wanted.name)?,
     };
-    let recorded = record(config, wanted, known.generation, &report, &capabilities, ask)?;
+    let recorded = record(config, wanted, known.generation, origins, &report, &capabilities, ask)?;
     cache::evict_at(if recorded { At::Abort } else { At::End }, &wanted.name);
-    Ok(ready(wanted, known.generation, &capabilities))
+    Ok(ready(config, wanted, known.generation, &capabilities))
 }
 
 /// Finds out by trying what the store enforces, in a scratch prefix of one of its buckets.
@@ -229,13 +247,14 @@ fn record(
     config: &Config,
     wanted: &Wanted,
     generation: i64,
+    origins: &[String],
     report: &Report,
     capabilities: &Capabilities,
     ask: Ask,
 ) -> Result<bool> {
     let steps = serde_json::to_value(report).map_err(|error| Failure::internal(error.to_string()))?;
     let provisioned = record_as_owner(
-        "SELECT storage_private.record_provisioning($1, $2, $3::storage.bucket_access, $4, $5, $6, $7)",
+        "SELECT storage_private.record_provisioning($1, $2, $3::storage.bucket_access, $4, $5, $6, $7, $8)",
         &[
             wanted.name.as_str().into(),
             wanted.tenant.clone().into(),
@@ -243,6 +262,7 @@ fn record(
             config.endpoint.as_str().into(),
             generation.into(),
             JsonB(steps).into(),
+            origins.to_vec().into(),
             (ask == Ask::Explicit).into(),
         ],
     )?;
@@ -279,27 +299,22 @@ fn has_own_origins(bucket: &Bucket) -> Result<bool> {
     })
 }
 
-fn origins(config: &Config, bucket: &Bucket, wanted: &Wanted) -> Result<Vec<Origin>> {
+/// The origins of every bucket on the physical one, and of this bucket; empty when none is named anywhere.
+fn wanted_origins(config: &Config, bucket: &Bucket, wanted: &Wanted) -> Result<Vec<String>> {
     let server: Vec<String> = config.origins.iter().map(ToString::to_string).collect();
-    let texts: Vec<String> = catalog::as_owner(|| {
+    catalog::as_owner(|| {
         catalog::read(
             "SELECT storage_private.wanted_origins($1, $2, $3)",
             &[wanted.name.as_str().into(), bucket.id_datum().into(), server.into()],
             |rows| Ok(rows.first().get_one()?.unwrap_or_default()),
         )
-    })?;
-    if texts.is_empty() {
-        return Err(Failure::setting(
-            "allowed_origins",
-            "is not set, and neither the bucket nor its tenant names an origin",
-        ));
-    }
-    texts.iter().map(|text| Origin::parse(text).map_err(Failure::from)).collect()
+    })
 }
 
-fn ready(wanted: &Wanted, generation: i64, capabilities: &Capabilities) -> Ready {
+fn ready(config: &Config, wanted: &Wanted, generation: i64, capabilities: &Capabilities) -> Ready {
     Ready {
         generation,
+        server_origins: config.origins_hash,
         access: wanted.access,
         direct: capabilities.direct(),
         create_only: capabilities.create_only != Support::Refused,

@@ -6,7 +6,7 @@ use pg_storage_core::agreement;
 use pg_storage_core::content_type::{ContentType, allowed};
 use pg_storage_core::digest::Digest;
 use pg_storage_core::error::Token;
-use pg_storage_core::key::{content_key, staging_key};
+use pg_storage_core::key::{content_key, staging_key, undeclared_key};
 use pg_storage_core::name::Filename;
 use pg_storage_core::path::FilePath;
 use pg_storage_core::presign::{Method, Presign};
@@ -24,7 +24,7 @@ use crate::bucket::Bucket;
 use crate::clock::{Moment, lifetime};
 use crate::error::{Failure, OrRaise, Result};
 use crate::provision::{self, Ask};
-use crate::{cache, catalog, config, guc, session};
+use crate::{cache, catalog, config, guc, session, wait};
 
 /// What a caller says about a file to come.
 pub struct Declared<'a> {
@@ -54,7 +54,9 @@ pub struct Admission {
     pub physical_name: String,
     /// The key the URL names.
     pub object_key: String,
-    /// Whether that key is final.
+    /// The key the object will have.
+    pub final_key: String,
+    /// Whether these are the same.
     pub direct: bool,
     /// Whether If-None-Match is signed.
     pub create_only: bool,
@@ -89,17 +91,21 @@ pub fn admit(bucket: &Bucket, declared: &Declared<'_>) -> Result<Admission> {
 
     let place = provision::ensure(bucket, Ask::Use)?;
     let id = Uuid::new_v4();
-    let (key, direct) = match digest {
-        Some(digest) if place.ready.direct => (content_key(&bucket.tenant, &bucket.id, &digest, &id), true),
-        _ => (staging_key(&bucket.tenant, &id), false),
+    let direct = digest.is_some() && place.ready.direct;
+    let final_key = match digest {
+        Some(digest) => content_key(&bucket.tenant, &bucket.id, &digest, &id),
+        None => undeclared_key(&bucket.tenant, &bucket.id, &id),
     };
+    let final_key = format!("{}{final_key}", place.key_prefix);
+    let staging = format!("{}{}", place.key_prefix, staging_key(&bucket.tenant, &id));
     let created_at = Moment::now();
     Ok(Admission {
         id,
         file_id: Uuid::new_v4(),
         tenant: bucket.tenant.clone(),
         physical_name: place.name,
-        object_key: format!("{}{key}", place.key_prefix),
+        object_key: if direct { final_key.clone() } else { staging },
+        final_key,
         direct,
         create_only: place.ready.create_only,
         created_at,
@@ -254,13 +260,12 @@ fn sign(opened: &Opened, declared: &Declared<'_>) -> Result<(String, JsonB, Time
 
 /// An upload request as it is now, held against every other transition.
 struct Pending {
-    tenant: String,
-    bucket: Uuid,
     content_type: String,
     size: i64,
     sha256: Option<String>,
     physical_name: String,
     object_key: String,
+    final_key: String,
     direct: bool,
     status: Status,
     expires_at: Moment,
@@ -279,7 +284,7 @@ pub fn confirm(upload: pgrx::Uuid) -> Result<()> {
     if Moment::now() >= pending.expires_at {
         return close(upload, Reason::Expired, None);
     }
-    let (finding, key) = match examine(upload, &pending) {
+    let finding = match examine(&pending) {
         Ok(found) => found,
         Err(Examination::BucketGone) => {
             cache::evict(&pending.physical_name);
@@ -288,7 +293,7 @@ pub fn confirm(upload: pgrx::Uuid) -> Result<()> {
                 "SELECT storage_private.mark_missing($1)",
                 &[pending.physical_name.as_str().into()],
             )?;
-            (Finding::Absent, None)
+            Finding::Absent
         }
         Err(Examination::Failed(failure)) => return Err(failure),
     };
@@ -307,10 +312,9 @@ pub fn confirm(upload: pgrx::Uuid) -> Result<()> {
             close(upload, Reason::ContentTypeMismatch, Some(format!("declared {declared}, found {found}")))
         }
         Finding::Verified { size, sha256, etag, .. } => catalog::run_as_owner(
-            "SELECT storage_private.accept_upload($1, $2, $3, $4, $5)",
+            "SELECT storage_private.accept_upload($1, $2, $3, $4)",
             &[
                 upload.into(),
-                key.unwrap_or(pending.object_key).into(),
                 sha256.as_bytes().as_slice().into(),
                 i64::try_from(size).map_err(|_| Failure::internal("an object is larger than any"))?.into(),
                 etag.into(),
@@ -353,26 +357,24 @@ fn parse_status(status: &str) -> Result<Status> {
 fn lock(upload: pgrx::Uuid) -> Result<Pending> {
     catalog::as_owner(|| {
         catalog::write(
-            "SELECT tenant_id, bucket_id, content_type, size, sha256, physical_name, object_key, direct, status::pg_catalog.text,
+            "SELECT content_type, size, sha256, physical_name, object_key, final_key, direct, status::pg_catalog.text,
                     expires_at, verify_content_type
              FROM storage_private.lock_upload($1)",
             &[upload.into()],
             |rows| {
                 let row = rows.first();
                 let missing = || Failure::internal(format!("upload {upload} has vanished"));
-                let bucket: pgrx::Uuid = row.get(2)?.ok_or_else(missing)?;
                 Ok(Pending {
-                    tenant: row.get(1)?.ok_or_else(missing)?,
-                    bucket: Uuid::from_bytes(*bucket.as_bytes()),
-                    content_type: row.get(3)?.ok_or_else(missing)?,
-                    size: row.get(4)?.ok_or_else(missing)?,
-                    sha256: row.get(5)?,
-                    physical_name: row.get(6)?.ok_or_else(missing)?,
-                    object_key: row.get(7)?.ok_or_else(missing)?,
-                    direct: row.get(8)?.unwrap_or(false),
-                    status: parse_status(&row.get::<String>(9)?.ok_or_else(missing)?)?,
-                    expires_at: Moment::of(row.get(10)?.ok_or_else(missing)?),
-                    check_bytes: row.get(11)?.unwrap_or(true),
+                    content_type: row.get(1)?.ok_or_else(missing)?,
+                    size: row.get(2)?.ok_or_else(missing)?,
+                    sha256: row.get(3)?,
+                    physical_name: row.get(4)?.ok_or_else(missing)?,
+                    object_key: row.get(5)?.ok_or_else(missing)?,
+                    final_key: row.get(6)?.ok_or_else(missing)?,
+                    direct: row.get(7)?.unwrap_or(false),
+                    status: parse_status(&row.get::<String>(8)?.ok_or_else(missing)?)?,
+                    expires_at: Moment::of(row.get(9)?.ok_or_else(missing)?),
+                    check_bytes: row.get(10)?.unwrap_or(true),
                 })
             },
         )
@@ -400,44 +402,29 @@ impl From<StoreError> for Examination {
     }
 }
 
-/// What the store holds for an upload, and where the verified bytes are when they were copied.
-fn examine(
-    upload: pgrx::Uuid,
-    pending: &Pending,
-) -> std::result::Result<(Finding, Option<String>), Examination> {
+/// What the store holds for an upload. Staged bytes that are as promised have been copied to the final key.
+fn examine(pending: &Pending) -> std::result::Result<Finding, Examination> {
     let failed = Examination::Failed;
     let config = config::current().map_err(failed)?;
     let store = session::store(&config).map_err(failed)?;
-    let size = pending.size.unsigned_abs();
+    let digest = pending.sha256.as_deref().map(Digest::parse_hex).transpose();
     let expected = Expected {
-        size,
-        sha256: pending
-            .sha256
-            .as_deref()
-            .map(Digest::parse_hex)
-            .transpose()
-            .map_err(|error| failed(error.into()))?,
+        size: pending.size.unsigned_abs(),
+        sha256: digest.map_err(|error| failed(error.into()))?,
         content_type: ContentType::parse(&pending.content_type).map_err(|error| failed(error.into()))?,
         check_bytes: pending.check_bytes,
     };
-    let (physical, key) = (pending.physical_name.clone(), pending.object_key.clone());
-    if pending.direct {
-        let finding =
-            crate::wait::until(async move { verify::direct(&store, &physical, &key, &expected).await });
-        return Ok((finding.map_err(failed)??, None));
-    }
     let capabilities = capabilities(&config.endpoint).map_err(failed)?;
-    // The copy goes beside the staging key's prefix, to a key that no URL names.
-    let upload_id = Uuid::from_bytes(*upload.as_bytes());
-    let (tenant, bucket) = (pending.tenant.clone(), pending.bucket);
-    let prefix = key.strip_suffix(&staging_key(&tenant, &upload_id)).unwrap_or_default().to_owned();
-    let final_key =
-        move |digest: &Digest| format!("{prefix}{}", content_key(&tenant, &bucket, digest, &upload_id));
-    let staged = crate::wait::until(async move {
-        verify::staged(&store, &physical, &key, final_key, &expected, size, &capabilities).await
-    });
-    let staged = staged.map_err(failed)??;
-    Ok((staged.finding, staged.final_key))
+    let (physical, key) = (pending.physical_name.clone(), pending.object_key.clone());
+    let finding = if pending.direct {
+        wait::until(async move { verify::direct(&store, &physical, &key, &expected, &capabilities).await })
+    } else {
+        let final_key = pending.final_key.clone();
+        wait::until(async move {
+            verify::staged(&store, &physical, &key, &final_key, &expected, &capabilities).await
+        })
+    };
+    Ok(finding.map_err(failed)??)
 }
 
 /// What the store was seen to enforce; what is not recorded counts as not enforced.

@@ -118,21 +118,25 @@ fn access_of(cluster: &Cluster, endpoint: &str) -> StoreAccess {
     }
 }
 
+/// A way for the server to end and to come back.
+type End = (&'static str, fn(&Cluster));
+
+const ENDS: [End; 3] = [
+    ("kill -9", |cluster| {
+        cluster.kill();
+        cluster.start_again();
+    }),
+    ("stop -m immediate", |cluster| cluster.restart(Stop::Immediate)),
+    ("stop -m fast", |cluster| cluster.restart(Stop::Fast)),
+];
+
 #[test]
 fn the_local_store_keeps_its_objects_through_every_end_of_the_server() {
     let cluster = own(Options::new());
     let (endpoint, _) = local_store(cluster);
     let scene = Scene::on(cluster, &access_of(cluster, &endpoint));
-    let ends: [(&str, fn(&Cluster)); 3] = [
-        ("kill -9", |cluster| {
-            cluster.kill();
-            cluster.start_again();
-        }),
-        ("stop -m immediate", |cluster| cluster.restart(Stop::Immediate)),
-        ("stop -m fast", |cluster| cluster.restart(Stop::Fast)),
-    ];
     let mut kept: Vec<(Ticket, Vec<u8>)> = Vec::new();
-    for (how, end) in ends {
+    for (how, end) in ENDS {
         let bytes = flow::some_bytes(how, 200_000);
         let mut ada = scene.user("ada");
         kept.push((Upload::declared(&bytes).complete(&mut ada, &bytes), bytes));
@@ -162,14 +166,7 @@ fn a_half_sent_upload_is_never_visible() {
     let (endpoint, _) = local_store(cluster);
     let scene = Scene::on(cluster, &access_of(cluster, &endpoint));
     let bytes = flow::some_bytes("torn", 4_000_000);
-    let ends: [(&str, fn(&Cluster)); 2] = [
-        ("kill -9", |cluster| {
-            cluster.kill();
-            cluster.start_again();
-        }),
-        ("stop -m immediate", |cluster| cluster.restart(Stop::Immediate)),
-    ];
-    for (how, end) in ends {
+    for (how, end) in &ENDS[..2] {
         let mut ada = scene.user("ada");
         let ticket = Upload::declared(&bytes).at(&how.replace(' ', "_")).request(&mut ada);
         let stalled = half_of(&ticket, &bytes);

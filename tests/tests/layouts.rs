@@ -312,6 +312,31 @@ fn origins_are_the_buckets_else_the_tenants_else_the_servers_and_changes_are_app
 }
 
 #[test]
+fn a_change_of_the_servers_origins_is_applied_once_on_the_next_use() {
+    let (scene, store) = Scene::counting();
+    let name = physical(&mut scene.user("ada"), "private");
+    scene.set("pg_storage.allowed_origins", "https://moved.example");
+    let before = store.requests().len();
+    for _ in 0..2 {
+        assert_eq!(physical(&mut scene.user("ada"), "private"), name);
+    }
+    let applied = |from: usize| {
+        bucket_requests(store, from, &name)
+            .iter()
+            .filter(|request| request.operation == "PutBucketCors")
+            .count()
+    };
+    assert_eq!(applied(before), 1);
+    assert_eq!(origins(&scene, "ada", "private"), ["https://moved.example"]);
+    // Nothing named any more: what is applied stays, and uploads go on.
+    scene.set("pg_storage.allowed_origins", "");
+    let before = store.requests().len();
+    physical(&mut scene.user("ada"), "private");
+    assert_eq!(applied(before), 0);
+    assert_eq!(origins(&scene, "ada", "private"), ["https://moved.example"]);
+}
+
+#[test]
 fn the_first_use_of_a_bucket_brings_its_origins_to_a_physical_bucket_that_is_shared() {
     let (scene, _) = Scene::counting();
     let (mut ada, mut bob) = (scene.user("ada"), scene.user("bob"));

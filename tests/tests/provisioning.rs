@@ -143,7 +143,7 @@ fn rolling_the_first_use_back_leaves_the_same_name_and_a_full_record() {
         let prefix = prefix_of(&scene);
         let mut ada = scene.user("ada");
         let before = scene.rows();
-        ada.batch_execute("BEGIN; SAVEPOINT s").unwrap();
+        ada.batch_execute(if savepoint { "BEGIN; SAVEPOINT s" } else { "BEGIN" }).unwrap();
         let undone = Upload::declared(b"undone").request(&mut ada);
         ada.batch_execute(if savepoint { "ROLLBACK TO s; COMMIT" } else { "ROLLBACK" }).unwrap();
         assert_eq!(scene.rows(), before, "rolled back: no row stays");
@@ -155,6 +155,27 @@ fn rolling_the_first_use_back_leaves_the_same_name_and_a_full_record() {
         assert_eq!(store.succeeded("CreateBucket", &format!("/{prefix}")), 1, "one bucket");
         assert_eq!(scene.value::<i64>("SELECT count(*) FROM storage.store_capabilities"), 1);
     }
+}
+
+/// A prepared transaction ends in another session, which knows nothing of the cache.
+#[test]
+fn a_prepared_first_use_delays_nobody_and_may_be_rolled_back() {
+    let (scene, store) = own(|options| options.setting("max_prepared_transactions", "2"));
+    let (mut ada, mut bob) = (scene.user("ada"), scene.user("bob"));
+    ada.batch_execute("BEGIN").unwrap();
+    let prepared = Upload::declared(b"prepared").request(&mut ada);
+    ada.batch_execute("PREPARE TRANSACTION 'first'").unwrap();
+    bob.batch_execute("SET statement_timeout = '20s'").unwrap();
+    for bytes in [b"one", b"two"] {
+        Upload::declared(bytes).complete(&mut bob, bytes);
+    }
+    assert_eq!(on_record(&scene), []);
+    ada.batch_execute("ROLLBACK PREPARED 'first'").unwrap();
+    let ticket = Upload::declared(b"after").complete(&mut bob, b"after");
+    let name = bucket_of(prepared.url());
+    assert_eq!(bucket_of(ticket.url()), name);
+    assert_eq!(on_record(&scene), [(name, "ready".to_owned(), true)]);
+    assert_eq!(store.succeeded("CreateBucket", "/"), 1);
 }
 
 #[test]

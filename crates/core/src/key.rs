@@ -27,14 +27,20 @@ pub fn tenant_segment(tenant: &str) -> String {
     format!("{readable}.{}", fingerprint(&[tenant]))
 }
 
-/// The final key of bytes whose hash was declared or computed: `{tenant}/{bucket id}/{sha256}/{upload id}`.
+/// The final key of bytes whose hash was declared: `{tenant}/{bucket id}/{sha256}/{upload id}`.
 ///
 /// The upload's id makes it unique: two uploads of the same bytes never share a key, so neither can touch the other's.
 pub fn content_key(tenant: &str, bucket_id: &Uuid, sha256: &Digest, upload_id: &Uuid) -> String {
     format!("{}/{bucket_id}/{sha256}/{upload_id}", tenant_segment(tenant))
 }
 
-/// The key under which bytes without a declared hash arrive: `staging/{tenant}/{upload id}`.
+/// The final key of bytes whose hash was not declared: `{tenant}/{bucket id}/undeclared/{upload id}`. It is known before
+/// the bytes are, so that what a confirmation copied there can be found again after a ROLLBACK.
+pub fn undeclared_key(tenant: &str, bucket_id: &Uuid, upload_id: &Uuid) -> String {
+    format!("{}/{bucket_id}/undeclared/{upload_id}", tenant_segment(tenant))
+}
+
+/// The key under which bytes arrive that have to be read before they are believed: `staging/{tenant}/{upload id}`.
 pub fn staging_key(tenant: &str, upload_id: &Uuid) -> String {
     format!("{STAGING}/{}/{upload_id}", tenant_segment(tenant))
 }

@@ -1,7 +1,7 @@
 //! What confirming an upload asks the store: are exactly the promised bytes there?
 //!
 //! Two ways, chosen by what the store was seen to enforce. *Direct*: the store refused every other body at upload,
-//! so a HEAD is enough. *Staged*: the bytes are read through SHA-256 and copied to a key that no URL names.
+//! so a HEAD is enough. *Staged*: the bytes are copied to a key that no URL names, and read there through SHA-256.
 
 use pg_storage_core::agreement;
 use pg_storage_core::content_type::ContentType;
@@ -9,15 +9,10 @@ use pg_storage_core::digest::Digest;
 
 use crate::error::{ErrorKind, StoreError};
 use crate::probe::{Capabilities, Support};
-use crate::store::{HEAD_BYTES, HashOutcome, ObjectHash, ObjectHead, Store};
+use crate::store::{HEAD_BYTES, HashOutcome, ObjectHash, Store};
 
 /// The largest object that one `CopyObject` takes (AWS: 5 GiB).
 const MAX_COPY: u64 = 5 * 1024 * 1024 * 1024;
-
-/// How often a staged object is read again because it was overwritten meanwhile.
-const TRIES: u32 = 3;
-
-const STAGED: &str = "verify";
 
 /// What the upload promised.
 #[derive(Clone, Debug)]
@@ -75,30 +70,18 @@ pub enum Finding {
     },
 }
 
-/// The outcome of the staged way.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Staged {
-    /// What was found.
-    pub finding: Finding,
-    /// Where the verified copy is; only with [`Finding::Verified`].
-    pub final_key: Option<String>,
-}
-
-impl From<Finding> for Staged {
-    fn from(finding: Finding) -> Self {
-        Self { finding, final_key: None }
-    }
-}
-
 /// Looks at an upload that the store itself held to its declared hash, at its final key.
 ///
+/// Where the store gives checksums and this object has none, it did not come through our URL: then it is read.
+///
 /// # Errors
-/// `Invalid` if no hash was declared, `NoSuchBucket` if the bucket is gone, and whatever a HEAD fails with.
+/// `Invalid` if no hash was declared, `NoSuchBucket` if the bucket is gone, and whatever the calls fail with.
 pub async fn direct(
     store: &impl Store,
     bucket: &str,
     key: &str,
     expected: &Expected,
+    capabilities: &Capabilities,
 ) -> Result<Finding, StoreError> {
     let Some(declared) = &expected.sha256 else {
         let message = "an upload without a declared hash cannot be verified by HEAD";
@@ -115,173 +98,76 @@ pub async fn direct(
     if let Some(finding) = wrong_size(expected, head.size) {
         return Ok(finding);
     }
-    if let Some(found) = head.sha256.filter(|found| found != declared) {
-        return Ok(Finding::HashMismatch { declared: *declared, found });
+    match head.sha256 {
+        Some(found) if found != *declared => {
+            return Ok(Finding::HashMismatch { declared: *declared, found });
+        }
+        None if capabilities.head_checksum => return read(store, bucket, key, expected).await,
+        _ => {}
     }
     let leading = leading.transpose()?;
-    match agreed_type(expected, head.content_type, leading.as_deref()) {
-        Err(mismatch) => Ok(mismatch),
-        Ok((content_type, detected)) => Ok(Finding::Verified {
+    Ok(agreed_type(expected, head.content_type, leading.as_deref()).map_or_else(
+        |mismatch| mismatch,
+        |(content_type, detected)| Finding::Verified {
             size: head.size,
             sha256: *declared,
             etag: head.etag,
             content_type,
             detected,
-        }),
-    }
+        },
+    ))
 }
 
-/// Reads an upload, copies it to the key that `final_key` makes of its hash, and makes sure that the copy holds
-/// the bytes that were read. The staging object stays; removing it is the caller's business.
+/// Copies an upload to its final key, which no URL names, and reads the copy through SHA-256: what is hashed is what
+/// is kept, whatever happens to the staging object meanwhile. Removing that is the caller's business.
 ///
-/// Memory does not grow with the object. Reading stops beyond `cap` bytes or the promised size, whichever is less.
+/// Memory does not grow with the object. Nothing is deleted here, not even a copy that turns out wrong: a DELETE that is
+/// executed late would meet the copy of a later try.
 ///
 /// # Errors
-/// `NoSuchBucket` if the bucket is gone, `Invalid` above 5 GiB or `cap`, `Precondition` if the object kept changing while
-/// it was looked at, and whatever the calls fail with. A copy that cannot be vouched for is removed.
+/// `NoSuchBucket` if the bucket is gone, `Invalid` above 5 GiB, `Precondition` if the object was replaced while it was
+/// copied, and whatever the calls fail with.
 pub async fn staged(
     store: &impl Store,
     bucket: &str,
     staging_key: &str,
-    final_key: impl Fn(&Digest) -> String + Send,
+    final_key: &str,
     expected: &Expected,
-    cap: u64,
     capabilities: &Capabilities,
-) -> Result<Staged, StoreError> {
+) -> Result<Finding, StoreError> {
     if expected.size > MAX_COPY {
         let message = "objects above 5 GiB cannot be copied in one piece";
         return Err(StoreError::local(ErrorKind::Invalid, "CopyObject", message));
     }
-    for _ in 0..TRIES {
-        let read = match store.hash_object(bucket, staging_key, cap.min(expected.size)).await {
-            Ok(HashOutcome::Complete(read)) => read,
-            Ok(HashOutcome::OverCap { size }) if size > expected.size => {
-                return Ok(Finding::SizeMismatch { declared: expected.size, found: size }.into());
-            }
-            Ok(HashOutcome::OverCap { .. }) => {
-                let message = format!("the object is larger than the {cap} bytes that may be read");
-                return Err(StoreError::local(ErrorKind::Invalid, STAGED, message));
-            }
-            Err(error) if error.kind == ErrorKind::NotFound => {
-                return absent(store, bucket).await.map(Staged::from);
-            }
-            Err(error) => return Err(error),
-        };
-        let (content_type, detected) = match judge(expected, &read) {
-            Ok(agreed) => agreed,
-            Err(finding) => return Ok(finding.into()),
-        };
-        let key = final_key(&read.sha256);
-        let source = Source { bucket, key: staging_key, read: &read, capabilities };
-        if let Some(copy) = source.copy_to(store, &key, &content_type).await? {
-            let finding = Finding::Verified {
-                size: read.size,
-                sha256: read.sha256,
-                etag: copy.etag,
-                content_type,
-                detected,
-            };
-            return Ok(Staged { finding, final_key: Some(key) });
-        }
+    let Some(head) = store.head(bucket, staging_key).await? else { return absent(store, bucket).await };
+    if let Some(finding) = wrong_size(expected, head.size) {
+        return Ok(finding);
     }
-    let message = "the uploaded object kept changing while it was verified";
-    Err(StoreError::local(ErrorKind::Precondition, STAGED, message))
-}
-
-/// A staged object as it was when it was read.
-struct Source<'a> {
-    bucket: &'a str,
-    key: &'a str,
-    read: &'a ObjectHash,
-    capabilities: &'a Capabilities,
-}
-
-impl Source<'_> {
-    /// The copy at `key` if it is what was read; `None` if the source changed in between.
-    async fn copy_to(
-        &self,
-        store: &impl Store,
-        key: &str,
-        content_type: &str,
-    ) -> Result<Option<ObjectHead>, StoreError> {
-        let honoured = self.capabilities.copy_source_if_match == Support::Enforced;
-        let pin = self.read.etag.as_deref().filter(|_| honoured);
-        match store.copy(self.bucket, self.key, self.bucket, key, pin, content_type).await {
-            Ok(_) => {}
-            // Gone or replaced since it was read: the next reading finds out which.
-            Err(error) if matches!(error.kind, ErrorKind::Precondition | ErrorKind::NotFound) => {
-                return Ok(None);
-            }
-            Err(error) => return Err(error),
-        }
-        match self.vouch(store, key, pin.is_some()).await {
-            Ok(Some(copy)) => Ok(Some(copy)),
-            refuted => {
-                // Best effort: the key holds unverified bytes, but no row will ever name it.
-                let _ = store.delete_batch(self.bucket, &[key.to_owned()]).await;
-                refuted
-            }
-        }
-    }
-
-    /// The copy's HEAD if the copy is known to be what was read.
-    async fn vouch(
-        &self,
-        store: &impl Store,
-        key: &str,
-        pinned: bool,
-    ) -> Result<Option<ObjectHead>, StoreError> {
-        let Some(copy) = store.head(self.bucket, key).await? else {
-            let message = "the store reported a copy that is not there";
-            return Err(StoreError::local(ErrorKind::Unexpected, "CopyObject", message));
-        };
-        if copy.size != self.read.size {
-            return Ok(None);
-        }
-        // Only a store that refuses wrong sums computes its own; others echo what an uploader declared.
-        let computed = self.capabilities.checksum == Support::Enforced;
-        match copy.sha256 {
-            Some(sum) if sum != self.read.sha256 => return Ok(None),
-            Some(_) if computed => return Ok(Some(copy)),
-            _ => {}
-        }
-        let unchanged = pinned || self.source_is_unchanged(store).await?;
-        if !unchanged {
-            return Ok(None);
-        }
-        match same_content(self.read.etag.as_deref(), copy.etag.as_deref()) {
-            Some(same) => Ok(same.then_some(copy)),
-            None => self.read_copy(store, key, copy).await,
-        }
-    }
-
-    async fn source_is_unchanged(&self, store: &impl Store) -> Result<bool, StoreError> {
-        let after = store.head(self.bucket, self.key).await?;
-        Ok(after.is_some_and(|now| now.size == self.read.size && now.etag == self.read.etag))
-    }
-
-    /// Entity tags that say nothing (parts, encryption) leave only the bytes themselves.
-    async fn read_copy(
-        &self,
-        store: &impl Store,
-        key: &str,
-        copy: ObjectHead,
-    ) -> Result<Option<ObjectHead>, StoreError> {
-        match store.hash_object(self.bucket, key, self.read.size).await? {
-            HashOutcome::Complete(again) if again.sha256 == self.read.sha256 => Ok(Some(copy)),
-            _ => Ok(None),
-        }
-    }
-}
-
-/// Whether two entity tags mean the same content; `None` if they cannot tell. Only tags that look like an MD5 are
-/// made of the content alone.
-fn same_content(one: Option<&str>, other: Option<&str>) -> Option<bool> {
-    let digest = |tag: &str| {
-        let tag = tag.trim_matches('"');
-        (tag.len() == 32 && tag.bytes().all(|b| b.is_ascii_hexdigit())).then(|| tag.to_ascii_lowercase())
+    let content_type = match agreed_type(expected, head.content_type, None) {
+        Ok((content_type, _)) => content_type,
+        Err(mismatch) => return Ok(mismatch),
     };
-    Some(digest(one?)? == digest(other?)?)
+    // The pin keeps a copy that is executed late, after its caller gave up, from bringing other bytes.
+    let honoured = capabilities.copy_source_if_match == Support::Enforced;
+    let pin = head.etag.as_deref().filter(|_| honoured);
+    store.copy(bucket, staging_key, bucket, final_key, pin, &content_type).await?;
+    read(store, bucket, final_key, expected).await
+}
+
+/// What an object holds, by reading it.
+async fn read(
+    store: &impl Store,
+    bucket: &str,
+    key: &str,
+    expected: &Expected,
+) -> Result<Finding, StoreError> {
+    let read = match store.hash_object(bucket, key, expected.size).await? {
+        HashOutcome::Complete(read) => read,
+        HashOutcome::OverCap { size } => {
+            return Ok(Finding::SizeMismatch { declared: expected.size, found: size });
+        }
+    };
+    Ok(judge(expected, read).unwrap_or_else(|mismatch| mismatch))
 }
 
 /// Nothing at the key: not yet uploaded, or is the bucket itself gone?
@@ -297,16 +183,17 @@ async fn absent(store: &impl Store, bucket: &str) -> Result<Finding, StoreError>
     }
 }
 
-/// Size, hash and type of bytes that were read: the type to store them with, and what they look like.
-fn judge(expected: &Expected, read: &ObjectHash) -> Result<(String, Option<&'static str>), Finding> {
+/// Size, hash and type of bytes that were read.
+fn judge(expected: &Expected, read: ObjectHash) -> Result<Finding, Finding> {
     if let Some(finding) = wrong_size(expected, read.size) {
         return Err(finding);
     }
-    if let Some(declared) = expected.sha256.as_ref().filter(|declared| **declared != read.sha256) {
-        return Err(Finding::HashMismatch { declared: *declared, found: read.sha256 });
+    if let Some(declared) = expected.sha256.filter(|declared| *declared != read.sha256) {
+        return Err(Finding::HashMismatch { declared, found: read.sha256 });
     }
     let leading = expected.check_bytes.then_some(read.head.as_slice());
-    agreed_type(expected, read.content_type.clone(), leading)
+    let (content_type, detected) = agreed_type(expected, read.content_type, leading)?;
+    Ok(Finding::Verified { size: read.size, sha256: read.sha256, etag: read.etag, content_type, detected })
 }
 
 fn wrong_size(expected: &Expected, found: u64) -> Option<Finding> {
