@@ -148,6 +148,12 @@ impl Scene {
         self.pair(query, upload_id)
     }
 
+    /// Physical bucket and key that the object of an upload request has, or would have.
+    pub fn place_of_final_key(&self, upload_id: &str) -> (String, String) {
+        let query = "SELECT physical_name, final_key FROM storage.upload_requests WHERE id = $1::text::uuid";
+        self.pair(query, upload_id)
+    }
+
     /// Physical bucket and key of a file's bytes.
     pub fn place_of_file(&self, file_id: &str) -> (String, String) {
         let query = "SELECT o.physical_name, o.key FROM storage.objects o
@@ -227,13 +233,23 @@ impl Scene {
 
     /// Puts other bytes at this place, whatever is there, with their own checksum.
     pub fn overwrite(&self, place: &(String, String), content_type: &str, body: &[u8]) {
-        let headers = [
-            ("content-type", content_type.to_owned()),
+        let checksum = [
             ("x-amz-checksum-sha256", Digest::of(body).to_base64()),
             ("x-amz-sdk-checksum-algorithm", "SHA256".to_owned()),
-        ]
-        .map(|(name, value)| (name.to_owned(), value))
-        .into();
+        ];
+        self.replace(place, content_type, body, &checksum);
+    }
+
+    /// Puts other bytes at this place, whatever is there, without any checksum.
+    pub fn overwrite_silently(&self, place: &(String, String), content_type: &str, body: &[u8]) {
+        self.replace(place, content_type, body, &[]);
+    }
+
+    fn replace(&self, place: &(String, String), content_type: &str, body: &[u8], more: &[(&str, String)]) {
+        let headers = std::iter::once(&("content-type", content_type.to_owned()))
+            .chain(more)
+            .map(|(name, value)| ((*name).to_owned(), value.clone()))
+            .collect();
         let answer = self.at_store(Method::Put, (&place.0, &place.1), &headers, body);
         assert!(answer.is_success(), "PUT {place:?}: {} {}", answer.status, answer.text());
     }

@@ -124,7 +124,7 @@ fn nobody_writes_what_the_server_vouches_for() {
         statements.push(statement.to_owned());
     }
     statements.extend([
-        format!("SELECT storage_private.accept_upload('{pending}', 'k', sha256('x'), 1, NULL)"),
+        format!("SELECT storage_private.accept_upload('{pending}', sha256('x'), 1, NULL)"),
         format!("SELECT storage_private.close_upload('{pending}', 'rejected', 'r', NULL)"),
         format!("SELECT storage_private.share_object('{pending}', gen_random_uuid())"),
         format!("SELECT storage_private.lock_upload('{pending}')"),
@@ -209,6 +209,18 @@ fn a_new_upload_to_a_path_is_its_next_version_and_the_old_bytes_stay() {
             "the chain loses its end"
         );
     });
+}
+
+#[test]
+fn version_numbers_go_on_after_the_current_version_was_deleted() {
+    let scene = Scene::local();
+    let mut ada = scene.user("ada");
+    let bytes = ["one", "two", "three"].map(|seed| some_bytes(seed, 60));
+    let files = [0, 1].map(|at| Upload::declared(&bytes[at]).at("v").complete(&mut ada, &bytes[at]).file_id);
+    ada.execute("SELECT storage.delete_file($1::text::uuid)", &[&files[1]]).unwrap();
+    assert_eq!(versions(&scene, "v"), [(1, false, None)]);
+    Upload::declared(&bytes[2]).at("v").complete(&mut ada, &bytes[2]);
+    assert_eq!(versions(&scene, "v"), [(1, false, None), (2, true, Some(files[0].clone()))]);
 }
 
 #[test]

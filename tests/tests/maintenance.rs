@@ -291,3 +291,30 @@ fn temporary_files_vanish_after_a_day_and_others_after_their_buckets_time() {
         assert_downloads(&mut ada, &files[2].file_id, &bytes);
     });
 }
+
+#[test]
+fn a_confirmation_that_was_rolled_back_and_never_repeated_leaves_nothing_in_the_store() {
+    each_store(|scene| {
+        let mut ada = scene.user("ada");
+        let bytes = some_bytes("rolled back", 60);
+        for upload in [Upload::of(&bytes), Upload::declared(&bytes)] {
+            let ticket = upload.request(&mut ada);
+            assert!(ticket.put(&bytes).is_success());
+            ada.batch_execute("BEGIN").unwrap();
+            assert_eq!(confirm(&mut ada, &ticket.upload_id).outcome(), ("uploaded", None));
+            let kept = scene.place_of_final_key(&ticket.upload_id);
+            assert!(scene.exists(&kept));
+            ada.batch_execute("ROLLBACK").unwrap();
+
+            scene
+                .superuser()
+                .batch_execute(
+                    "UPDATE storage.upload_requests SET expires_at = now() WHERE status = 'requested'",
+                )
+                .unwrap();
+            assert_eq!(scene.maintain()[0], 1, "expired in this pass, collected in the next");
+            scene.maintain();
+            assert!(!scene.exists(&kept) && !scene.exists(&scene.place_of_upload(&ticket.upload_id)));
+        }
+    });
+}

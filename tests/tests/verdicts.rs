@@ -28,6 +28,20 @@ fn assert_rejected(scene: &Scene, session: &mut Client, ticket: &Ticket, reason:
 }
 
 #[test]
+fn other_bytes_of_equal_length_without_a_checksum_are_read_before_they_are_believed() {
+    each_store(|scene| {
+        let mut ada = scene.user("ada");
+        let bytes = some_bytes("promised", 100);
+        let ticket = Upload::declared(&bytes).request(&mut ada);
+        assert!(ticket.put(&bytes).is_success());
+        let place = scene.place_of_upload(&ticket.upload_id);
+        scene.overwrite_silently(&place, "text/plain", &some_bytes("PROMISED", 100));
+        let details = assert_rejected(scene, &mut ada, &ticket, "HASH_MISMATCH");
+        assert!(details.contains(&flow::sha256(&some_bytes("PROMISED", 100))), "{details}");
+    });
+}
+
+#[test]
 fn bytes_that_replaced_the_uploaded_ones_are_rejected_for_what_is_wrong_with_them() {
     each_store(|scene| {
         let mut ada = scene.user("ada");
