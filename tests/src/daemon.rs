@@ -29,7 +29,8 @@ impl Daemon {
             .spawn()
             .unwrap_or_else(|error| panic!("cannot start {name}: {error}"));
         let pid_file = directory.join("pid");
-        fs::write(&pid_file, child.id().to_string()).expect("note the process id");
+        // With its newline: the guardian reads many such files as one list.
+        fs::write(&pid_file, format!("{}\n", child.id())).expect("note the process id");
         Self { name, child, pid_file, log, log_start }
     }
 

@@ -2,6 +2,9 @@
 //!
 //! Two ways, chosen by what the store was seen to enforce. *Direct*: the store refused every other body at upload,
 //! so a HEAD is enough. *Staged*: the bytes are copied to a key that no URL names, and read there through SHA-256.
+//!
+//! Nothing is deleted here, not even a copy that turns out wrong: a DELETE that the store executes late would meet the
+//! copy of a later try. What is to go is the caller's business.
 
 use pg_storage_core::agreement;
 use pg_storage_core::content_type::ContentType;
@@ -27,7 +30,8 @@ pub struct Expected {
     pub check_bytes: bool,
 }
 
-/// What was found. When several things are wrong, the first in this order is reported.
+/// What was found. When several things are wrong, the first in this order is reported, except that [`staged`] does not
+/// copy, and so does not hash, what is stored with another type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Finding {
     /// Nothing has arrived.
@@ -59,7 +63,7 @@ pub enum Finding {
     Verified {
         /// Its length in bytes.
         size: u64,
-        /// Its SHA-256: enforced by the store at upload (direct) or computed here (staged).
+        /// Its SHA-256: enforced by the store at upload, or computed here.
         sha256: Digest,
         /// The entity tag of the object to be kept, as sent.
         etag: Option<String>,
@@ -83,50 +87,27 @@ pub async fn direct(
     expected: &Expected,
     capabilities: &Capabilities,
 ) -> Result<Finding, StoreError> {
-    let Some(declared) = &expected.sha256 else {
+    let Some(declared) = expected.sha256 else {
         let message = "an upload without a declared hash cannot be verified by HEAD";
         return Err(StoreError::local(ErrorKind::Invalid, "HeadObject", message));
     };
-    let (head, leading) = if expected.check_bytes {
-        let len = HEAD_BYTES as u64;
-        let (head, leading) = tokio::join!(store.head(bucket, key), store.get_range(bucket, key, 0, len));
-        (head?, Some(leading))
-    } else {
-        (store.head(bucket, key).await?, None)
-    };
-    let Some(head) = head else { return absent(store, bucket).await };
-    if let Some(finding) = wrong_size(expected, head.size) {
-        return Ok(finding);
+    match in_place(store, bucket, key, expected, declared, capabilities).await {
+        // It may go between two requests as well as before the first.
+        Err(error) if error.kind == ErrorKind::NotFound => absent(store, bucket).await,
+        Ok(None) => absent(store, bucket).await,
+        Ok(Some(finding)) => Ok(finding),
+        Err(error) => Err(error),
     }
-    match head.sha256 {
-        Some(found) if found != *declared => {
-            return Ok(Finding::HashMismatch { declared: *declared, found });
-        }
-        None if capabilities.head_checksum => return read(store, bucket, key, expected).await,
-        _ => {}
-    }
-    let leading = leading.transpose()?;
-    Ok(agreed_type(expected, head.content_type, leading.as_deref()).map_or_else(
-        |mismatch| mismatch,
-        |(content_type, detected)| Finding::Verified {
-            size: head.size,
-            sha256: *declared,
-            etag: head.etag,
-            content_type,
-            detected,
-        },
-    ))
 }
 
 /// Copies an upload to its final key, which no URL names, and reads the copy through SHA-256: what is hashed is what
-/// is kept, whatever happens to the staging object meanwhile. Removing that is the caller's business.
+/// is kept, whatever happens to the staging object meanwhile. The staging object stays.
 ///
-/// Memory does not grow with the object. Nothing is deleted here, not even a copy that turns out wrong: a DELETE that is
-/// executed late would meet the copy of a later try.
+/// Memory does not grow with the object, and reading stops beyond the promised size.
 ///
 /// # Errors
-/// `NoSuchBucket` if the bucket is gone, `Invalid` above 5 GiB, `Precondition` if the object was replaced while it was
-/// copied, and whatever the calls fail with.
+/// `NoSuchBucket` if the bucket is gone, `Invalid` above 5 GiB, `Precondition` if the object was replaced before it was
+/// copied, `NotFound` if the store reports a copy and then has none, and whatever the calls fail with.
 pub async fn staged(
     store: &impl Store,
     bucket: &str,
@@ -150,8 +131,42 @@ pub async fn staged(
     // The pin keeps a copy that is executed late, after its caller gave up, from bringing other bytes.
     let honoured = capabilities.copy_source_if_match == Support::Enforced;
     let pin = head.etag.as_deref().filter(|_| honoured);
-    store.copy(bucket, staging_key, bucket, final_key, pin, &content_type).await?;
-    read(store, bucket, final_key, expected).await
+    match store.copy(bucket, staging_key, bucket, final_key, pin, &content_type).await {
+        Ok(_) => read(store, bucket, final_key, expected).await,
+        // It went after the HEAD.
+        Err(error) if error.kind == ErrorKind::NotFound => absent(store, bucket).await,
+        Err(error) => Err(error),
+    }
+}
+
+/// What the final key of a direct upload holds; `None` if nothing, `NotFound` if that changed in between.
+async fn in_place(
+    store: &impl Store,
+    bucket: &str,
+    key: &str,
+    expected: &Expected,
+    declared: Digest,
+    capabilities: &Capabilities,
+) -> Result<Option<Finding>, StoreError> {
+    let (head, leading) = if expected.check_bytes {
+        let len = HEAD_BYTES as u64;
+        let (head, leading) = tokio::join!(store.head(bucket, key), store.get_range(bucket, key, 0, len));
+        (head?, Some(leading))
+    } else {
+        (store.head(bucket, key).await?, None)
+    };
+    let Some(head) = head else { return Ok(None) };
+    if let Some(finding) = wrong_size(expected, head.size) {
+        return Ok(Some(finding));
+    }
+    match head.sha256 {
+        Some(found) if found != declared => return Ok(Some(Finding::HashMismatch { declared, found })),
+        None if capabilities.head_checksum => return read(store, bucket, key, expected).await.map(Some),
+        _ => {}
+    }
+    let leading = leading.transpose()?;
+    let typed = agreed_type(expected, head.content_type, leading.as_deref());
+    Ok(Some(verdict(typed, head.size, declared, head.etag)))
 }
 
 /// What an object holds, by reading it.
@@ -161,13 +176,10 @@ async fn read(
     key: &str,
     expected: &Expected,
 ) -> Result<Finding, StoreError> {
-    let read = match store.hash_object(bucket, key, expected.size).await? {
-        HashOutcome::Complete(read) => read,
-        HashOutcome::OverCap { size } => {
-            return Ok(Finding::SizeMismatch { declared: expected.size, found: size });
-        }
-    };
-    Ok(judge(expected, read).unwrap_or_else(|mismatch| mismatch))
+    Ok(match store.hash_object(bucket, key, expected.size).await? {
+        HashOutcome::Complete(read) => judge(expected, read),
+        HashOutcome::OverCap { size } => Finding::SizeMismatch { declared: expected.size, found: size },
+    })
 }
 
 /// Nothing at the key: not yet uploaded, or is the bucket itself gone?
@@ -184,16 +196,23 @@ async fn absent(store: &impl Store, bucket: &str) -> Result<Finding, StoreError>
 }
 
 /// Size, hash and type of bytes that were read.
-fn judge(expected: &Expected, read: ObjectHash) -> Result<Finding, Finding> {
+fn judge(expected: &Expected, read: ObjectHash) -> Finding {
     if let Some(finding) = wrong_size(expected, read.size) {
-        return Err(finding);
+        return finding;
     }
     if let Some(declared) = expected.sha256.filter(|declared| *declared != read.sha256) {
-        return Err(Finding::HashMismatch { declared, found: read.sha256 });
+        return Finding::HashMismatch { declared, found: read.sha256 };
     }
     let leading = expected.check_bytes.then_some(read.head.as_slice());
-    let (content_type, detected) = agreed_type(expected, read.content_type, leading)?;
-    Ok(Finding::Verified { size: read.size, sha256: read.sha256, etag: read.etag, content_type, detected })
+    verdict(agreed_type(expected, read.content_type, leading), read.size, read.sha256, read.etag)
+}
+
+/// The type decides about an object whose size and hash are as promised.
+fn verdict(typed: Typed, size: u64, sha256: Digest, etag: Option<String>) -> Finding {
+    match typed {
+        Ok((content_type, detected)) => Finding::Verified { size, sha256, etag, content_type, detected },
+        Err(mismatch) => mismatch,
+    }
 }
 
 fn wrong_size(expected: &Expected, found: u64) -> Option<Finding> {
@@ -204,12 +223,11 @@ fn wrong_size(expected: &Expected, found: u64) -> Option<Finding> {
     }
 }
 
+/// The stored type and what the leading bytes show, or the mismatch.
+type Typed = Result<(String, Option<&'static str>), Finding>;
+
 /// The stored type and the leading bytes against the declared type; silence agrees.
-fn agreed_type(
-    expected: &Expected,
-    stored: Option<String>,
-    leading: Option<&[u8]>,
-) -> Result<(String, Option<&'static str>), Finding> {
+fn agreed_type(expected: &Expected, stored: Option<String>, leading: Option<&[u8]>) -> Typed {
     let declared = &expected.content_type;
     let mismatch =
         |found: String| Finding::ContentTypeMismatch { declared: declared.as_str().to_owned(), found };
