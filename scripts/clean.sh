@@ -9,5 +9,12 @@ source "$(dirname "$0")/postgres.sh"
 source "$(dirname "$0")/dev-cluster.sh"
 
 if dev_is_running; then stop_cluster "$DEV_DATA"; fi
-rm -rf "$RUN_DIR" "$TARGET_DIR"
-note "removed $TARGET_DIR"
+rm -rf "${RUN_DIR:?}"/{dev,tests,pgrx-test} "${RUN_DIR:?}"/demo.* "${RUN_DIR:?}"/pg[0-9]* "$PGRX_HOME" "$PGRX_HOME-test"
+if [[ $TARGET_DIR == "$ROOT/target" ]]; then
+  rm -rf "$TARGET_DIR"
+else
+  # Other projects may build there too.
+  cargo clean -p pg_storage -p pg_storage_core -p pg_storage_store -p pg_storage_gateway -p pg_storage_tests
+fi
+if [[ $RUN_DIR != "$TARGET_DIR" ]]; then rm -rf "$RUN_DIR"; fi
+note "removed what was built and created for $ROOT"

@@ -14,6 +14,8 @@ export CARGO_TARGET_DIR=$TARGET_DIR
 
 PGRX_VERSION=0.18.1
 GARAGE_VERSION=2.5.0
+DENY_VERSION=0.20.2
+CARGO_DENY=$CACHE_DIR/cargo-deny-$DENY_VERSION/bin/cargo-deny
 GARAGE_BIN=${PG_STORAGE_GARAGE:-$CACHE_DIR/garage-$GARAGE_VERSION/bin/garage}
 
 # cargo-pgrx keeps its state here and not in the user's ~/.pgrx.

@@ -4,6 +4,8 @@
 set -euo pipefail
 # shellcheck source=scripts/env.sh
 source "$(dirname "$0")/env.sh"
+# shellcheck source=scripts/packages.sh
+source "$(dirname "$0")/packages.sh"
 
 have_cargo_pgrx() { [[ $(pgrx --version 2>/dev/null) == "cargo-pgrx $PGRX_VERSION" ]]; }
 
@@ -25,21 +27,6 @@ missing_packages() {
     command -v pkg-config >/dev/null || echo pkg-config
     [[ -e /usr/include/openssl/ssl.h ]] || echo libssl-dev
   fi
-}
-
-install_packages() {
-  local packages=("$@") sudo=()
-  if ! command -v apt-get >/dev/null; then
-    die "missing, by their Debian names: ${packages[*]}; there is no apt-get here, so install their like yourself"
-  fi
-  if ((EUID != 0)); then
-    command -v sudo >/dev/null || die "run as root: apt-get install ${packages[*]}"
-    sudo=(sudo)
-  fi
-  say "Installing Debian packages: ${packages[*]}"
-  "${sudo[@]}" apt-get update -q
-  "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${packages[@]}" ||
-    die "apt-get could not install ${packages[*]} (does this release of Debian carry PostgreSQL $PG_MAJOR?)"
 }
 
 read -ra packages < <(missing_packages | tr '\n' ' ') || :

@@ -327,7 +327,7 @@ pub fn confirm(upload: pgrx::Uuid) -> Result<()> {
 pub fn abort(upload: pgrx::Uuid) -> Result<()> {
     status(upload)?;
     match lock(upload)?.status {
-        Status::Requested => close(upload, Reason::Aborted, None),
+        pending if pending.can_move(Status::Aborted) => close(upload, Reason::Aborted, None),
         Status::Aborted => Ok(()),
         ended => Err(Failure::new(Token::UploadNotPending, "the upload has already ended")
             .detail(format!("Upload {upload} is {}.", ended.as_str()))

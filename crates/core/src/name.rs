@@ -4,7 +4,6 @@ use std::fmt;
 
 use crate::error::{Invalid, Token, shown};
 
-pub use crate::path::FilePath;
 
 /// A bucket's key: 1 to 63 of `[a-z0-9._-]`, beginning with a letter or digit, never readable as a UUID.
 ///
@@ -91,7 +90,7 @@ impl Filename {
         } else if text == "." || text == ".." {
             "'.' and '..' are not file names"
         } else if text.chars().all(char::is_whitespace) {
-            "a file name shows at least one character"
+            "a file name is not only spaces"
         } else {
             return Ok(Self(text.to_owned()));
         };
