@@ -182,10 +182,16 @@ fn abort(store: &Store, bucket: &str, rule: &LifecycleRule, now: Moment) -> Outc
     let scope = Scope::of(rule);
     let started =
         store.index.read(|transaction| uploads::page(transaction, bucket, scope.prefix, None, usize::MAX))?;
-    for (key, id, upload) in started {
-        if upload.started.plus_days(days(limit)) <= now {
-            store.write(|transaction| Ok(((), uploads::abort(transaction, bucket, &key, &id)?)))?;
-        }
+    let due = started
+        .into_iter()
+        .filter(|(_, _, upload)| upload.started.plus_days(days(limit)) <= now)
+        .map(|(key, id, _)| (key, id));
+    abort_each(store, bucket, &due.collect::<Vec<_>>())
+}
+
+fn abort_each(store: &Store, bucket: &str, uploads: &[(String, String)]) -> Outcome<()> {
+    for (key, id) in uploads {
+        store.write(|transaction| Ok(((), uploads::abort(transaction, bucket, key, id)?)))?;
     }
     Ok(())
 }

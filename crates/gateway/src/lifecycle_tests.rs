@@ -197,6 +197,33 @@ fn unfinished_uploads_are_aborted_with_their_parts() {
 }
 
 #[test]
+fn an_upload_that_ends_meanwhile_does_not_keep_the_others() {
+    let fixture = Fixture::new(&[]);
+    let upload = Upload { started: fixture.start.into(), headers: Headers::default(), checksum: None };
+    let create =
+        |transaction: &redb::WriteTransaction| uploads::create(transaction, "bucket", "k", "id", &upload);
+    fixture.store.index.write(create).unwrap();
+    let due = [("k".to_owned(), "completed".to_owned()), ("k".to_owned(), "id".to_owned())];
+    abort_each(&fixture.store, "bucket", &due).unwrap();
+    let left = fixture.store.index.read(|transaction| uploads::all_in(transaction, "bucket")).unwrap();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[tokio::test]
+async fn a_stored_document_that_does_not_decode_is_trouble() {
+    let Fixture { _directory, store, start } = Fixture::new(&["a"]);
+    let spoil = |transaction: &redb::WriteTransaction| {
+        buckets::update(transaction, "bucket", |bucket| bucket.lifecycle = Some("<spoilt".into()))
+    };
+    store.index.write(spoil).unwrap();
+    let store = Arc::new(store);
+    let trouble = store.trouble.subscribe();
+    store.run(move |store| pass(store, start)).await.unwrap_err();
+    assert_eq!(trouble.borrow().count, 1);
+    assert!(trouble.borrow().last.as_ref().unwrap().starts_with("record: "), "{:?}", trouble.borrow());
+}
+
+#[test]
 fn what_would_not_be_carried_out_is_refused() {
     let refused = |rule| validate(&mut BucketLifecycleConfiguration { rules: vec![rule] }).is_err();
     assert!(refused(rule()));

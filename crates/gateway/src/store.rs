@@ -101,6 +101,8 @@ impl Store {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::fs;
+
     use super::*;
 
     #[tokio::test]
@@ -116,6 +118,8 @@ mod tests {
         assert_eq!(*trouble.borrow(), Trouble { count: 1, last: Some("disk: broken".into()) });
     }
 
+    const ID: &str = "00112233445566778899aabbccddeeff";
+
     #[test]
     fn blobs_that_the_index_does_not_name_go_at_start() {
         let directory = tempfile::tempdir().unwrap();
@@ -124,11 +128,103 @@ mod tests {
         let mut abandoned = store.blobs.stage().unwrap();
         abandoned.write(b"published, then the power went").unwrap();
         let abandoned = store.blobs.publish(abandoned).unwrap();
-        std::fs::write(root.join("staging/cut-off"), b"half").unwrap();
+        fs::write(root.join("staging").join(ID), b"half").unwrap();
         assert!(store.blobs.read(abandoned).is_ok());
         drop(store);
         let store = Store::open(&root, "local".into()).unwrap();
         assert!(store.blobs.read(abandoned).is_err());
-        assert!(!root.join("staging/cut-off").exists());
+        assert!(!root.join("staging").join(ID).exists());
+    }
+
+    /// Writes a file, with the directories above it.
+    fn plant(root: &Path, path: &str) {
+        let path = root.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, b"precious").unwrap();
+    }
+
+    #[test]
+    fn a_directory_of_something_else_is_refused_and_left_as_it_was() {
+        for path in ["staging/precious", "data/users/db.sqlite", "data/stray", &format!("data/00/{ID}")] {
+            let root = tempfile::tempdir().unwrap();
+            plant(root.path(), path);
+            // Twice: a refusal must not leave behind what makes the next attempt succeed.
+            for _ in 0..2 {
+                let refused = Store::open(root.path(), "local".into()).unwrap_err().to_string();
+                assert!(refused.contains("index.redb"), "{refused}");
+                assert_eq!(fs::read(root.path().join(path)).unwrap(), b"precious", "{path}");
+                assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1, "{path}: something was added");
+            }
+        }
+    }
+
+    #[test]
+    fn objects_outlive_the_loss_of_the_index() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("store");
+        let store = Store::open(&root, "local".into()).unwrap();
+        let mut staged = store.blobs.stage().unwrap();
+        staged.write(b"an object").unwrap();
+        let blob = store.publish(Some((staged, 9)), |transaction, segments| {
+            crate::index::buckets::create(transaction, "bucket", std::time::SystemTime::now().into())?;
+            let blob = segments.first().map(|segment| segment.blob);
+            let object = crate::index::records::Object {
+                size: 9,
+                etag: String::new(),
+                modified: std::time::SystemTime::now().into(),
+                checksum: None,
+                headers: crate::index::records::Headers::default(),
+                segments,
+            };
+            Ok((blob, crate::index::objects::put(transaction, "bucket", "k", &object, &Default::default())?))
+        });
+        let blob = blob.unwrap().unwrap();
+        drop(store);
+        let (index, aside) = (root.join("index.redb"), root.join("aside"));
+        fs::rename(&index, &aside).unwrap();
+        assert!(Store::open(&root, "local".into()).is_err());
+        fs::write(&index, b"").unwrap();
+        assert!(Store::open(&root, "local".into()).is_err(), "an index that was cut to nothing");
+        fs::rename(&aside, &index).unwrap();
+        let store = Store::open(&root, "local".into()).unwrap();
+        assert!(store.blobs.read(blob).is_ok());
+    }
+
+    #[test]
+    fn a_first_start_that_was_cut_off_is_repeated() {
+        let root = tempfile::tempdir().unwrap();
+        for directory in ["staging", "data/00", "data/ff"] {
+            fs::create_dir_all(root.path().join(directory)).unwrap();
+        }
+        Store::open(root.path(), "local".into()).unwrap();
+    }
+
+    #[test]
+    fn files_the_store_did_not_write_stay() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("store");
+        drop(Store::open(&root, "local".into()).unwrap());
+        let foreign = [
+            "staging/precious".to_owned(),
+            "staging/directory/precious".to_owned(),
+            "data/stray".to_owned(),
+            format!("data/users/{ID}"),
+            "data/00/db.sqlite".to_owned(),
+            // Another shard, and other spellings of an id.
+            format!("data/ff/{ID}"),
+            format!("data/00/{}", ID.to_uppercase()),
+            "data/00/00112233-4455-6677-8899-aabbccddeeff".to_owned(),
+            format!("data/00/{ID}/precious"),
+        ];
+        for path in &foreign {
+            plant(&root, path);
+        }
+        let link = root.join("data/11").join(ID.replacen("00", "11", 1));
+        std::os::unix::fs::symlink(root.join("data/stray"), &link).unwrap();
+        drop(Store::open(&root, "local".into()).unwrap());
+        for path in &foreign {
+            assert!(root.join(path).exists(), "{path}");
+        }
+        assert!(link.is_symlink());
     }
 }

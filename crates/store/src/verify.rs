@@ -92,11 +92,9 @@ pub async fn direct(
         return Err(StoreError::local(ErrorKind::Invalid, "HeadObject", message));
     };
     match in_place(store, bucket, key, expected, declared, capabilities).await {
-        // It may go between two requests as well as before the first.
-        Err(error) if error.kind == ErrorKind::NotFound => absent(store, bucket).await,
-        Ok(None) => absent(store, bucket).await,
         Ok(Some(finding)) => Ok(finding),
-        Err(error) => Err(error),
+        Err(error) if error.kind != ErrorKind::NotFound => Err(error),
+        _ => absent(store, bucket).await,
     }
 }
 
@@ -139,7 +137,8 @@ pub async fn staged(
     }
 }
 
-/// What the final key of a direct upload holds; `None` if nothing, `NotFound` if that changed in between.
+/// What the final key of a direct upload holds. `None` if nothing at the HEAD, `NotFound` if nothing at a GET: an upload
+/// may arrive or go between the two.
 async fn in_place(
     store: &impl Store,
     bucket: &str,

@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
@@ -94,7 +94,9 @@ async fn a_killed_server_comes_back_with_whole_objects_only() {
                 })
             })
             .collect();
+        let deadline = Instant::now() + Duration::from_secs(60);
         while count.load(Ordering::Relaxed) < 20 {
+            assert!(Instant::now() < deadline, "the writers stopped");
             std::thread::sleep(Duration::from_millis(2));
         }
         let id = shared.process_id().to_string();
@@ -157,7 +159,11 @@ impl SmallDisk {
         let options = format!("size={mebibytes}m,mode=700");
         let mounted =
             Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(&path).output();
-        mounted.is_ok_and(|output| output.status.success()).then(|| Self(path))
+        let mounted = mounted.is_ok_and(|output| output.status.success()).then_some(Self(path));
+        if mounted.is_none() {
+            eprintln!("no right to mount a file system: the part with a disk that is really full is left out");
+        }
+        mounted
     }
 }
 
@@ -284,7 +290,8 @@ async fn an_index_without_room_recovers() {
     }
 }
 
-fn peak_memory(server: &Server) -> usize {
+/// The most memory the server ever held, in bytes.
+pub fn peak_memory(server: &Server) -> usize {
     let status = fs::read_to_string(format!("/proc/{}/status", server.process_id())).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1024

@@ -3,8 +3,10 @@
 use pg_storage_core::content_type::ContentType;
 use pg_storage_core::presign::{Form, Timestamp};
 
-use crate::durability::blobs;
+use crate::durability::{blobs, peak_memory};
 use crate::harness::{REGION, Reply, Server, now};
+
+const FORM: (&str, &str) = ("Content-Type", "multipart/form-data; boundary=xyz");
 
 type Fields = Vec<(String, String)>;
 
@@ -24,7 +26,7 @@ fn post(server: &Server, fields: &[(String, String)], file: &[u8]) -> Reply {
     body.extend_from_slice(b"--xyz\r\nContent-Disposition: form-data; name=\"file\"; filename=\"f\"\r\n\r\n");
     body.extend_from_slice(file);
     body.extend_from_slice(b"\r\n--xyz--\r\n");
-    server.send("POST", "/bucket/", &[("Content-Type", "multipart/form-data; boundary=xyz")], &body)
+    server.send("POST", "/bucket/", &[FORM], &body)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -73,12 +75,64 @@ async fn a_form_takes_what_its_policy_says_and_nothing_else() {
     large.push(("x-ignore-this".to_owned(), "x".repeat(30_000)));
     assert_eq!(post(&server, &large, b"x").verdict(), (400, "MaxPostPreDataLengthExceededError".into()));
     assert_eq!(blobs(&server), 0);
-    let cut = server.send(
-        "POST",
-        "/bucket/",
-        &[("Content-Type", "multipart/form-data; boundary=xyz")],
-        b"--xyz\r\n",
-    );
+    let cut = server.send("POST", "/bucket/", &[FORM], b"--xyz\r\n");
     assert_eq!(cut.verdict(), (400, "MalformedPOSTRequest".into()));
     assert_eq!(post(&server, &good, b"x").status, 204);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_must_say_which_bucket_and_which_key() {
+    let server = Server::start();
+    server.with_bucket().await;
+    let good = fields(&server, 10, 60, now());
+    let value = |name: &str| good.iter().find(|(field, _)| field == name).unwrap().1.clone();
+    let policy = base64_simd::STANDARD.decode_to_vec(value("policy")).unwrap();
+    let policy: serde_json::Value = serde_json::from_slice(&policy).unwrap();
+    let without = |condition: &dyn Fn(&serde_json::Value) -> bool| {
+        let mut policy = policy.clone();
+        policy["conditions"].as_array_mut().unwrap().retain(|present| !condition(present));
+        let policy = base64_simd::STANDARD.encode_to_string(policy.to_string());
+        let signature = server.signature(&value("x-amz-date")[..8], &policy);
+        let mut fields = good.clone();
+        for (name, value) in &mut fields {
+            match name.as_str() {
+                "policy" => value.clone_from(&policy),
+                "x-amz-signature" => value.clone_from(&signature),
+                _ => {}
+            }
+        }
+        post(&server, &fields, b"x").verdict()
+    };
+    assert_eq!(without(&|_| false), (204, String::new()), "signed anew, unchanged");
+    assert_eq!(without(&|condition| condition.get("bucket").is_some()), (403, "AccessDenied".into()));
+    assert_eq!(without(&|condition| condition[1] == "$key"), (403, "AccessDenied".into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stranger_cannot_fill_the_memory_with_what_comes_before_the_file() {
+    const SIZE: usize = 48 << 20;
+    let server = Server::start();
+    server.with_bucket().await;
+    assert_eq!(post(&server, &fields(&server, 10, 60, now()), b"x").status, 204);
+    let before = peak_memory(&server);
+    let endless_header = "--xyz\r\nContent-Disposition: form-data; name=\"key\"\r\nX-Long: ";
+    for start in ["", "--xy", endless_header] {
+        let mut body = start.as_bytes().to_vec();
+        body.resize(SIZE, b'x');
+        let refused = server.send("POST", "/bucket/", &[FORM], &body);
+        assert_eq!(refused.verdict(), (400, "MaxPostPreDataLengthExceededError".into()), "{start:?}");
+    }
+    let grown = peak_memory(&server) - before;
+    assert!(grown < 16 << 20, "grew by {grown} bytes");
+    assert_eq!(blobs(&server), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_may_be_larger_than_all_that_comes_before_it() {
+    let server = Server::start();
+    let client = server.with_bucket().await;
+    let file: Vec<u8> = (0..3usize << 20).map(|index| (index * 31 % 251) as u8).collect();
+    assert_eq!(post(&server, &fields(&server, 4 << 20, 60, now()), &file).status, 204);
+    let read = client.get_object().bucket("bucket").key("dir/k").send().await.unwrap();
+    assert!(read.body.collect().await.unwrap().to_vec() == file);
 }

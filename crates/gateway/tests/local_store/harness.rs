@@ -184,7 +184,7 @@ impl Server {
 
     /// Sends a request signed in its `Authorization` header; `path` has no query and needs no encoding.
     pub fn send_signed(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Reply {
-        let (id, secret) = self.keys();
+        let (id, _) = self.keys();
         let time = Timestamp::from_unix(now());
         let (date, day) = (time.amz_date(), &time.amz_date()[..8]);
         let mut all: Vec<(&str, &str)> = [("host", self.address()), ("x-amz-date", date)].into();
@@ -197,18 +197,23 @@ impl Server {
         let request = format!("{method}\n{path}\n\n{lines}\n{names}\n{payload}");
         let scope = format!("{day}/{REGION}/s3/aws4_request");
         let text = format!("AWS4-HMAC-SHA256\n{date}\n{scope}\n{}", Digest::of(request.as_bytes()).to_hex());
-        let mut key = format!("AWS4{secret}").into_bytes();
-        for part in [day, REGION, "s3", "aws4_request", &text] {
-            let mut mac = Hmac::<sha2::Sha256>::new_from_slice(&key).unwrap();
-            mac.update(part.as_bytes());
-            key = mac.finalize().into_bytes().to_vec();
-        }
-        let signature: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+        let signature = self.signature(day, &text);
         let authorization =
             format!("AWS4-HMAC-SHA256 Credential={id}/{scope}, SignedHeaders={names}, Signature={signature}");
         let mut sent: Vec<(&str, &str)> = all.into_iter().filter(|(name, _)| *name != "host").collect();
         sent.push(("Authorization", &authorization));
         self.send(method, path, &sent, body)
+    }
+
+    /// The signature of a text under the key of a day, `YYYYMMDD`.
+    pub fn signature(&self, day: &str, text: &str) -> String {
+        let mut key = format!("AWS4{}", self.keys().1).into_bytes();
+        for part in [day, REGION, "s3", "aws4_request", text] {
+            let mut mac = Hmac::<sha2::Sha256>::new_from_slice(&key).unwrap();
+            mac.update(part.as_bytes());
+            key = mac.finalize().into_bytes().to_vec();
+        }
+        key.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// Sends bytes and reads the answer to its end.

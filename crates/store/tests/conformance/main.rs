@@ -94,7 +94,7 @@ macro_rules! every_behaviour {
                 the_probe_sees_what_the_store_does_and_leaves_nothing,
                 a_probe_of_nothing_is_an_error,
                 a_direct_upload_is_verified_in_place,
-                a_staged_upload_is_verified_and_copied,
+                a_staged_upload_is_copied_and_verified,
             },
         }
     };

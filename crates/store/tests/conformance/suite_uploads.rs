@@ -48,11 +48,12 @@ pub async fn a_direct_upload_is_verified_in_place(fixture: &Fixture) {
     let store = with_bucket(fixture).await;
     let sum = Digest::of(PDF);
     let promised = expected(Some(sum));
-    assert_eq!(direct(&store, BUCKET, "final", &promised).await.unwrap(), Finding::Absent);
+    let caps = &fixture.capabilities;
+    assert_eq!(direct(&store, BUCKET, "final", &promised, caps).await.unwrap(), Finding::Absent);
 
     let options = PutOptions { content_type: "application/pdf", sha256: Some(&sum), create_only: true };
     let etag = store.put(BUCKET, "final", PDF.to_vec(), options).await.unwrap();
-    let finding = direct(&store, BUCKET, "final", &promised).await.unwrap();
+    let finding = direct(&store, BUCKET, "final", &promised, caps).await.unwrap();
     let Finding::Verified { size, sha256, etag: found, content_type, detected } = finding else {
         panic!("{finding:?}")
     };
@@ -60,45 +61,50 @@ pub async fn a_direct_upload_is_verified_in_place(fixture: &Fixture) {
     assert_eq!((content_type.as_str(), detected), ("application/pdf", Some("application/pdf")));
 
     let other = expected(Some(Digest::of(b"other")));
-    let finding = direct(&store, BUCKET, "final", &other).await.unwrap();
+    let finding = direct(&store, BUCKET, "final", &other, caps).await.unwrap();
     assert_eq!(finding, Finding::HashMismatch { declared: Digest::of(b"other"), found: sum });
+
+    // As long as promised, but not through our URL: whoever wrote it declared no sum.
+    let body = vec![b'?'; PDF.len()];
+    let (found, plain) = (Digest::of(&body), PutOptions { sha256: None, ..options });
+    store.put(BUCKET, "smuggled", body, plain).await.unwrap();
+    if caps.head_checksum {
+        let finding = direct(&store, BUCKET, "smuggled", &promised, caps).await.unwrap();
+        assert_eq!(finding, Finding::HashMismatch { declared: sum, found });
+    }
 }
 
-pub async fn a_staged_upload_is_verified_and_copied(fixture: &Fixture) {
+pub async fn a_staged_upload_is_copied_and_verified(fixture: &Fixture) {
     let store = with_bucket(fixture).await;
     let caps = &fixture.capabilities;
-    let name = |digest: &Digest| format!("tenant/{}/ü +", digest.to_hex());
+    let copy = "tenant/bucket/ü +";
     let key = "staging/tenant/ä b+c";
-    let absent = staged(&store, BUCKET, key, name, &expected(None), 1 << 20, caps).await.unwrap();
-    assert_eq!((absent.finding, absent.final_key), (Finding::Absent, None));
+    assert_eq!(staged(&store, BUCKET, key, copy, &expected(None), caps).await.unwrap(), Finding::Absent);
 
     let options = PutOptions { content_type: "application/pdf", sha256: None, create_only: false };
     store.put(BUCKET, key, PDF.to_vec(), options).await.unwrap();
     // A confirmation that was lost is repeated: the same copy, the same answer.
     for _ in 0..2 {
-        let outcome = staged(&store, BUCKET, key, name, &expected(None), 1 << 20, caps).await.unwrap();
-        let copy = outcome.final_key.unwrap();
-        assert_eq!(copy, name(&Digest::of(PDF)));
-        let Finding::Verified { size, sha256, etag, content_type, .. } = outcome.finding else {
-            panic!("{:?}", outcome.finding)
+        let finding = staged(&store, BUCKET, key, copy, &expected(None), caps).await.unwrap();
+        let Finding::Verified { size, sha256, etag, content_type, detected } = finding else {
+            panic!("{finding:?}")
         };
-        let head = store.head(BUCKET, &copy).await.unwrap().unwrap();
+        let head = store.head(BUCKET, copy).await.unwrap().unwrap();
         assert_eq!((size, sha256, etag), (PDF.len() as u64, Digest::of(PDF), head.etag));
-        assert_eq!(
-            (Some(content_type.as_str()), head.content_type.as_deref()),
-            (Some("application/pdf"), Some("application/pdf"))
-        );
-        assert_eq!(store.get_range(BUCKET, &copy, 0, 1000).await.unwrap(), PDF);
-        assert!(
-            store.head(BUCKET, key).await.unwrap().is_some(),
-            "the staging key is the caller's to remove"
-        );
+        assert_eq!((content_type.as_str(), detected), ("application/pdf", Some("application/pdf")));
+        assert_eq!(head.content_type.as_deref(), Some("application/pdf"));
+        assert_eq!(store.get_range(BUCKET, copy, 0, 1000).await.unwrap(), PDF);
     }
 
-    let declared = expected(Some(Digest::of(b"other")));
-    let outcome = staged(&store, BUCKET, key, name, &declared, 1 << 20, caps).await.unwrap();
-    assert_eq!(
-        outcome.finding,
-        Finding::HashMismatch { declared: Digest::of(b"other"), found: Digest::of(PDF) }
-    );
+    let shorter = Expected { size: 1, ..expected(None) };
+    let finding = staged(&store, BUCKET, key, "other/copy", &shorter, caps).await.unwrap();
+    assert_eq!(finding, Finding::SizeMismatch { declared: 1, found: PDF.len() as u64 });
+    assert_eq!(store.head(BUCKET, "other/copy").await.unwrap(), None, "a wrong size is not copied");
+
+    let declared = Digest::of(b"other");
+    let finding = staged(&store, BUCKET, key, "other/copy", &expected(Some(declared)), caps).await.unwrap();
+    assert_eq!(finding, Finding::HashMismatch { declared, found: Digest::of(PDF) });
+    for kept in [key, copy, "other/copy"] {
+        assert!(store.head(BUCKET, kept).await.unwrap().is_some(), "{kept} is the caller's to remove");
+    }
 }

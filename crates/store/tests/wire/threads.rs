@@ -40,9 +40,9 @@ fn every_operation_can_be_sent_to_another_thread() {
     let options = PutOptions { content_type: "a/b", sha256: None, create_only: true };
 
     let (s, e) = (store.clone(), expected.clone());
-    movable(async move { direct(&s, "b", "k", &e).await });
+    movable(async move { direct(&s, "b", "k", &e, &Capabilities::default()).await });
     let (s, e) = (store.clone(), expected);
-    movable(async move { staged(&s, "b", "k", |d| d.to_hex(), &e, 1, &Capabilities::default()).await });
+    movable(async move { staged(&s, "b", "k", "f", &e, &Capabilities::default()).await });
     let s = store.clone();
     movable(async move { provision(&s, &plan).await });
     let s = store.clone();

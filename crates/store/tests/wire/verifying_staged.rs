@@ -1,0 +1,320 @@
+//! Verification by copying and reading the copy, against stores whose objects change, go and never end.
+
+use std::sync::Mutex;
+
+use pg_storage_core::digest::Digest;
+use pg_storage_store::ErrorKind;
+use pg_storage_store::probe::{Capabilities, Support};
+use pg_storage_store::verify::{Expected, Finding, staged};
+
+use crate::canned::{After, Reply, Request, Server};
+use crate::uploads::{
+    PNG, assert_harmless, etag, expected, object, other_png, undeclared, verified, wrong_type,
+};
+
+const MIB: usize = 1 << 20;
+
+/// A store with one staged object that is replaced right after it was asked about.
+struct Swap {
+    /// What HEAD tells of the staging object.
+    told: Vec<u8>,
+    /// The type it tells.
+    content_type: &'static str,
+    /// What the staging key holds when it is copied; `None`: nothing.
+    copied: Option<Vec<u8>>,
+    /// Whether copying honours the entity tag it is given.
+    pins: bool,
+    copy: Mutex<Option<(Vec<u8>, String)>>,
+}
+
+impl Swap {
+    fn new(told: &[u8], copied: Option<&[u8]>) -> Self {
+        Self {
+            told: told.to_vec(),
+            content_type: "image/png",
+            copied: copied.map(<[u8]>::to_vec),
+            pins: true,
+            copy: Mutex::new(None),
+        }
+    }
+
+    fn quiet(body: &[u8], content_type: &'static str) -> Self {
+        Self { content_type, ..Self::new(body, Some(body)) }
+    }
+
+    fn answer(&self, request: &Request) -> Reply {
+        match (request.method.as_str(), request.path.as_str()) {
+            ("HEAD", "/b") => Reply::new(200),
+            ("HEAD", "/b/s") => object(&self.told, self.content_type),
+            ("PUT", "/b/f") => {
+                let Some(body) = &self.copied else { return Reply::error(404, "NoSuchKey") };
+                let pin = request.header("x-amz-copy-source-if-match");
+                if self.pins && pin.is_some_and(|pin| pin != etag(body)) {
+                    return Reply::error(412, "PreconditionFailed");
+                }
+                let content_type = request.header("content-type").unwrap().to_owned();
+                *self.copy.lock().unwrap() = Some((body.clone(), content_type));
+                Reply::new(200).body("<CopyObjectResult><ETag>\"x\"</ETag></CopyObjectResult>")
+            }
+            ("GET", "/b/f") => match &*self.copy.lock().unwrap() {
+                Some((body, content_type)) => object(body, content_type),
+                None => Reply::error(404, "NoSuchKey"),
+            },
+            _ => Reply::error(400, "InvalidRequest"),
+        }
+    }
+
+    async fn start(self) -> Server {
+        Server::start(move |request| self.answer(request)).await
+    }
+}
+
+fn pinning(copy_source_if_match: Support) -> Capabilities {
+    Capabilities { copy_source_if_match, ..Capabilities::default() }
+}
+
+async fn check(
+    server: &Server,
+    expected: &Expected,
+    capabilities: &Capabilities,
+) -> Result<Finding, ErrorKind> {
+    let outcome = staged(&server.store(), "b", "s", "f", expected, capabilities).await;
+    assert_harmless(server);
+    outcome.map_err(|error| error.kind)
+}
+
+#[tokio::test]
+async fn the_copy_is_what_is_read() {
+    for promised in [undeclared(PNG, "image/png"), expected(PNG, "image/png")] {
+        let server = Swap::quiet(PNG, "image/png").start().await;
+        assert_eq!(check(&server, &promised, &Capabilities::default()).await, Ok(verified(PNG)));
+        assert_eq!(server.lines(), ["HEAD /b/s", "PUT /b/f", "GET /b/f"]);
+        let copy = &server.requests()[1];
+        assert_eq!(copy.header("x-amz-copy-source"), Some("b/s"));
+        assert_eq!(copy.header("content-type"), Some("image/png"));
+    }
+}
+
+#[tokio::test]
+async fn the_copy_is_pinned_where_that_is_honoured() {
+    for support in [Support::Enforced, Support::Ignored, Support::Racy, Support::Refused] {
+        let server = Swap::quiet(PNG, "image/png").start().await;
+        assert_eq!(check(&server, &undeclared(PNG, "image/png"), &pinning(support)).await, Ok(verified(PNG)));
+        let tag = etag(PNG);
+        let pin = (support == Support::Enforced).then_some(tag.as_str());
+        assert_eq!(server.requests()[1].header("x-amz-copy-source-if-match"), pin, "{support:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_head_shows_to_be_wrong_is_not_copied() {
+    let declared = PNG.len() as u64;
+    let cases: [(&[u8], &'static str, Finding); 4] = [
+        (b"", "image/png", Finding::Empty),
+        (b"other", "text/plain", Finding::SizeMismatch { declared, found: 5 }),
+        (&[1; 17], "image/png", Finding::SizeMismatch { declared, found: 17 }),
+        (&[0; 16], "text/plain", wrong_type("image/png", "text/plain")),
+    ];
+    for (body, content_type, finding) in cases {
+        let server = Swap::quiet(body, content_type).start().await;
+        let outcome = check(&server, &expected(PNG, "image/png"), &Capabilities::default()).await;
+        assert_eq!(outcome, Ok(finding));
+        assert_eq!(server.lines(), ["HEAD /b/s"]);
+    }
+}
+
+#[tokio::test]
+async fn what_only_the_bytes_show_is_found_in_the_copy() {
+    let found = Digest::of(&other_png());
+    let hash_mismatch = Finding::HashMismatch { declared: Digest::of(PNG), found };
+    let cases = [
+        (other_png(), expected(PNG, "image/png"), hash_mismatch.clone()),
+        (PNG.to_vec(), undeclared(PNG, "image/jpeg"), wrong_type("image/jpeg", "image/png")),
+        // The hash before the leading bytes.
+        (
+            other_png(),
+            Expected { sha256: Some(Digest::of(PNG)), ..undeclared(PNG, "image/jpeg") },
+            hash_mismatch,
+        ),
+    ];
+    for (body, promised, finding) in cases {
+        let content_type =
+            if promised.content_type.as_str() == "image/png" { "image/png" } else { "image/jpeg" };
+        let server = Swap::quiet(&body, content_type).start().await;
+        assert_eq!(check(&server, &promised, &Capabilities::default()).await, Ok(finding));
+        assert_eq!(server.lines(), ["HEAD /b/s", "PUT /b/f", "GET /b/f"]);
+    }
+
+    let unasked = Expected { check_bytes: false, ..undeclared(PNG, "image/jpeg") };
+    let server = Swap::quiet(PNG, "image/jpeg").start().await;
+    let finding = check(&server, &unasked, &Capabilities::default()).await.unwrap();
+    assert!(matches!(finding, Finding::Verified { detected: None, .. }), "{finding:?}");
+}
+
+#[tokio::test]
+async fn a_swap_between_head_and_copy_is_refused_where_the_copy_is_pinned() {
+    for promised in [undeclared(PNG, "image/png"), expected(PNG, "image/png")] {
+        let server = Swap::new(PNG, Some(&other_png())).start().await;
+        let outcome = check(&server, &promised, &pinning(Support::Enforced)).await;
+        assert_eq!(outcome, Err(ErrorKind::Precondition));
+        assert_eq!(server.lines(), ["HEAD /b/s", "PUT /b/f"]);
+    }
+}
+
+#[tokio::test]
+async fn a_swap_that_the_store_lets_through_is_judged_by_what_was_copied() {
+    let other = other_png();
+    let declared = PNG.len() as u64;
+    let longer = [PNG, b"!"].concat();
+    let cases: [(&[u8], Expected, Finding); 6] = [
+        (
+            &other,
+            expected(PNG, "image/png"),
+            Finding::HashMismatch { declared: Digest::of(PNG), found: Digest::of(&other) },
+        ),
+        // Nobody promised a hash: the file is what was copied, and its hash is of that.
+        (&other, undeclared(PNG, "image/png"), verified(&other)),
+        (b"", undeclared(PNG, "image/png"), Finding::Empty),
+        (&PNG[..9], undeclared(PNG, "image/png"), Finding::SizeMismatch { declared, found: 9 }),
+        (&longer, undeclared(PNG, "image/png"), Finding::SizeMismatch { declared, found: declared + 1 }),
+        (b"%PDF-1.7 for now", undeclared(PNG, "image/png"), wrong_type("image/png", "application/pdf")),
+    ];
+    for (copied, promised, finding) in cases {
+        // Unpinned, and pinned at a store that was honest only while it was probed.
+        for (pins, support) in [(true, Support::Ignored), (false, Support::Enforced)] {
+            let swap = Swap { pins, ..Swap::new(PNG, Some(copied)) };
+            let server = swap.start().await;
+            assert_eq!(check(&server, &promised, &pinning(support)).await.as_ref(), Ok(&finding));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_copy_with_another_type_is_not_verified() {
+    let server = Server::start(|request| match request.method.as_str() {
+        "HEAD" => object(PNG, "image/png"),
+        "PUT" => Reply::new(200).body("<CopyObjectResult><ETag>\"x\"</ETag></CopyObjectResult>"),
+        _ => object(PNG, "text/html"),
+    })
+    .await;
+    let outcome = check(&server, &undeclared(PNG, "image/png"), &Capabilities::default()).await;
+    assert_eq!(outcome, Ok(wrong_type("image/png", "text/html")));
+}
+
+#[tokio::test]
+async fn nothing_there_is_absent_also_if_it_went_after_the_head() {
+    let promised = undeclared(PNG, "image/png");
+    let server = Server::start(|request| match request.path.as_str() {
+        "/b" => Reply::new(200),
+        _ => Reply::new(404),
+    })
+    .await;
+    assert_eq!(check(&server, &promised, &Capabilities::default()).await, Ok(Finding::Absent));
+    assert_eq!(server.lines(), ["HEAD /b/s", "HEAD /b"]);
+
+    for support in [Support::Enforced, Support::Ignored] {
+        let server = Swap::new(PNG, None).start().await;
+        assert_eq!(check(&server, &promised, &pinning(support)).await, Ok(Finding::Absent));
+        assert_eq!(server.lines(), ["HEAD /b/s", "PUT /b/f", "HEAD /b"]);
+    }
+}
+
+#[tokio::test]
+async fn a_missing_bucket_is_not_a_missing_upload() {
+    let promised = undeclared(PNG, "image/png");
+    let server = Server::start(|_| Reply::error(404, "NoSuchBucket")).await;
+    let outcome = check(&server, &promised, &Capabilities::default()).await;
+    assert_eq!(outcome, Err(ErrorKind::NoSuchBucket));
+
+    // It went after the HEAD; stores say that in either way.
+    for code in ["NoSuchBucket", "NoSuchKey"] {
+        let server = Server::start(move |request| match request.path.as_str() {
+            "/b/s" => object(PNG, "image/png"),
+            _ => Reply::error(404, code),
+        })
+        .await;
+        let outcome = check(&server, &promised, &Capabilities::default()).await;
+        assert_eq!(outcome, Err(ErrorKind::NoSuchBucket), "{code}");
+    }
+}
+
+#[tokio::test]
+async fn a_failure_is_no_finding() {
+    let promised = undeclared(PNG, "image/png");
+    for failing in ["HEAD /b/s", "PUT /b/f", "GET /b/f"] {
+        let swap = Swap::quiet(PNG, "image/png");
+        let server = Server::start(move |request| match request.line() == failing {
+            true => Reply::error(403, "AccessDenied"),
+            false => swap.answer(request),
+        })
+        .await;
+        let outcome = check(&server, &promised, &Capabilities::default()).await;
+        assert_eq!(outcome, Err(ErrorKind::Denied), "{failing}");
+    }
+
+    // A copy that is reported and not there: the upload is neither verified nor absent.
+    let server = Server::start(|request| match request.method.as_str() {
+        "HEAD" => object(PNG, "image/png"),
+        "PUT" => Reply::new(200).body("<CopyObjectResult><ETag>\"x\"</ETag></CopyObjectResult>"),
+        _ => Reply::error(404, "NoSuchKey"),
+    })
+    .await;
+    let outcome = check(&server, &promised, &Capabilities::default()).await;
+    assert_eq!(outcome, Err(ErrorKind::NotFound));
+
+    // A copy that fails after its 200 was sent.
+    let swap = Swap::quiet(PNG, "image/png");
+    let server = Server::start(move |request| match request.method.as_str() {
+        "PUT" => Reply::new(200).body("<Error><Code>AccessDenied</Code><Message>no</Message></Error>"),
+        _ => swap.answer(request),
+    })
+    .await;
+    let outcome = check(&server, &promised, &Capabilities::default()).await;
+    assert_eq!(outcome, Err(ErrorKind::Denied));
+}
+
+/// A copy that never ends shows three things: reading stops beyond the promise, all of the promise was read, and it
+/// was not kept.
+#[tokio::test]
+async fn a_copy_is_read_in_bounded_memory_and_no_further_than_promised() {
+    const PROMISED: usize = 256 * MIB;
+    let piece = vec![0_u8; MIB / 16];
+    let server = Server::start(move |request| match request.method.as_str() {
+        "HEAD" => Reply::new(200).header("content-type", "image/png").announce(PROMISED),
+        "PUT" => Reply::new(200).body("<CopyObjectResult><ETag>\"x\"</ETag></CopyObjectResult>"),
+        _ => Reply::new(200).header("content-type", "image/png").body(piece.clone()).then(After::Flood),
+    })
+    .await;
+    let promised = Expected { size: PROMISED as u64, ..undeclared(PNG, "image/png") };
+    let before = memory("VmRSS:");
+    let outcome = check(&server, &promised, &Capabilities::default()).await;
+    let grown = memory("VmHWM:").saturating_sub(before);
+    let Ok(Finding::SizeMismatch { declared, found }) = outcome else { panic!("{outcome:?}") };
+    assert!(declared == promised.size && found > declared, "{found}");
+    assert!(found < declared + 16 * MIB as u64, "{found}");
+    assert!(server.flooded() < PROMISED + 64 * MIB, "what was sent is bounded by what sockets hold");
+    assert!(grown < PROMISED / 2, "{grown} bytes of memory");
+}
+
+/// This process's memory in bytes: `VmRSS:` now, `VmHWM:` at its peak.
+fn memory(field: &str) -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
+}
+
+#[tokio::test]
+async fn what_cannot_be_copied_in_one_piece_is_said_before_anything_is_sent() {
+    let limit = 5 << 30;
+    let server = Swap::quiet(PNG, "image/png").start().await;
+    let huge = Expected { size: limit + 1, ..undeclared(PNG, "image/png") };
+    let outcome = staged(&server.store(), "b", "s", "f", &huge, &Capabilities::default()).await;
+    let error = outcome.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Invalid);
+    assert!(error.message.contains("5 GiB"), "{error}");
+    assert!(server.requests().is_empty());
+
+    let largest = Expected { size: limit, ..huge };
+    let outcome = check(&server, &largest, &Capabilities::default()).await;
+    assert_eq!(outcome, Ok(Finding::SizeMismatch { declared: limit, found: PNG.len() as u64 }));
+}
