@@ -5,6 +5,24 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     PERFORM storage_private.validate_bucket(NEW.key, NEW.allowed_mime_types, NEW.allowed_origins, NEW.physical_name);
+    IF NEW.owner_id = '' THEN
+        PERFORM storage_private.refuse('INVALID_BUCKET_KEY', 'a bucket''s owner has a name', 'owner_id is empty.',
+            'NULL makes it a bucket of the tenant.');
+    ELSIF least(NEW.max_file_size, NEW.max_total_size, NEW.max_file_count) < 1 THEN
+        PERFORM storage_private.refuse('INVALID_FILE_SIZE', 'the limits of a bucket are positive',
+            format('max_file_size is %s, max_total_size %s, max_file_count %s.',
+                   coalesce(NEW.max_file_size::text, 'NULL'), coalesce(NEW.max_total_size::text, 'NULL'),
+                   coalesce(NEW.max_file_count::text, 'NULL')), 'NULL is no limit.');
+    ELSIF least(NEW.upload_url_ttl, NEW.download_url_ttl) < '1 second'
+          OR greatest(NEW.upload_url_ttl, NEW.download_url_ttl) > '7 days' OR NEW.file_ttl <= '0' THEN
+        PERFORM storage_private.refuse('INVALID_EXPIRY', 'URLs live between 1 second and 7 days, files longer than nothing',
+            format('upload_url_ttl is %s, download_url_ttl %s, file_ttl %s.',
+                   coalesce(NEW.upload_url_ttl::text, 'NULL'), coalesce(NEW.download_url_ttl::text, 'NULL'),
+                   coalesce(NEW.file_ttl::text, 'NULL')), 'NULL takes the server''s setting.');
+    ELSIF jsonb_typeof(NEW.metadata) <> 'object' THEN
+        PERFORM storage_private.refuse('INVALID_METADATA', 'metadata is a JSON object',
+            format('It is of type %s.', jsonb_typeof(NEW.metadata)), 'Wrap the value: {"value": ...}.');
+    END IF;
     IF TG_OP = 'UPDATE' THEN
         IF NEW.access <> OLD.access AND OLD.physical_name IS NOT NULL THEN
             PERFORM storage_private.refuse('BUCKET_NOT_EMPTY', 'the access of a bucket is fixed once it has been used',
@@ -15,10 +33,26 @@ BEGIN
     END IF;
     RETURN NEW;
 END $$;
-COMMENT ON FUNCTION storage_private.check_bucket() IS 'Trigger: refuses a bucket row that breaks the naming, type or origin rules.';
+COMMENT ON FUNCTION storage_private.check_bucket() IS 'Trigger: refuses a bucket row that breaks a rule.';
 
 CREATE TRIGGER check_bucket BEFORE INSERT OR UPDATE ON storage.buckets
 FOR EACH ROW EXECUTE FUNCTION storage_private.check_bucket();
+
+-- Definer: files that the caller cannot see keep a bucket as well.
+CREATE FUNCTION storage_private.keep_full_bucket() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF EXISTS (SELECT FROM storage.files f WHERE f.bucket_id = OLD.id) THEN
+        PERFORM storage_private.refuse('BUCKET_NOT_EMPTY', 'the bucket still holds files', format('Bucket %s.', OLD.id),
+            'Delete its files first.');
+    END IF;
+    RETURN OLD;
+END $$;
+COMMENT ON FUNCTION storage_private.keep_full_bucket() IS 'Trigger: refuses to delete a bucket that holds files.';
+
+CREATE TRIGGER keep_full_bucket BEFORE DELETE ON storage.buckets
+FOR EACH ROW EXECUTE FUNCTION storage_private.keep_full_bucket();
 
 CREATE FUNCTION storage_private.check_tenant_settings() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -97,11 +131,14 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     PERFORM storage_private.validate_file(NEW.filename, NEW.path);
-    IF NEW.is_current AND NEW.path IS DISTINCT FROM OLD.path
-       AND EXISTS (SELECT FROM storage.files f WHERE f.bucket_id = NEW.bucket_id AND f.path = NEW.path AND f.is_current) THEN
-        PERFORM storage_private.refuse('PATH_TAKEN', 'another file has this path',
-            format('Path %s in bucket %s.', NEW.path, NEW.bucket_id),
-            'Choose another path, or delete the file that has it.');
+    IF NEW.is_current AND NEW.path IS DISTINCT FROM OLD.path THEN
+        -- The lock of an upload to this path, see finish_upload().
+        PERFORM pg_advisory_xact_lock(hashtextextended(NEW.bucket_id || '/' || NEW.path, 1));
+        IF EXISTS (SELECT FROM storage.files f WHERE f.bucket_id = NEW.bucket_id AND f.path = NEW.path AND f.is_current) THEN
+            PERFORM storage_private.refuse('PATH_TAKEN', 'another file has this path',
+                format('Path %s in bucket %s.', NEW.path, NEW.bucket_id),
+                'Choose another path, or delete the file that has it.');
+        END IF;
     END IF;
     RETURN NEW;
 END $$;

@@ -49,16 +49,66 @@ $$;
 COMMENT ON FUNCTION storage_private.close_upload(uuid, storage.upload_status, text, text) IS
 'Ends an upload without a file and queues whatever it brought or may still bring in.';
 
+-- Never across access: temporary and public bytes end otherwise, or are read by others, than private ones.
+CREATE FUNCTION storage_private.shares_with(b storage.buckets, other storage.buckets) RETURNS boolean
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN b.dedup <> 'off' AND b.access <> 'temp'
+       AND (b.id = other.id
+            OR b.dedup = 'owner' AND other.dedup = 'owner' AND b.access = other.access
+               AND b.tenant_id = other.tenant_id AND b.owner_id = other.owner_id);
+END $$;
+COMMENT ON FUNCTION storage_private.shares_with(storage.buckets, storage.buckets) IS
+'Whether identical bytes of two buckets may be one object.';
+
+-- What other rows have to say of a request. Reserved by the row of the request itself: pending ones count.
+CREATE FUNCTION storage_private.check_room(bucket_id uuid, new_size bigint, new_path text, uploader text) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    b storage.buckets;
+    used record;
+BEGIN
+    SELECT * INTO STRICT b FROM storage.buckets WHERE id = bucket_id;
+    IF EXISTS (SELECT FROM storage.files f
+               WHERE f.bucket_id = b.id AND f.path = new_path AND f.is_current AND f.owner_id <> uploader) THEN
+        PERFORM storage_private.refuse('PATH_TAKEN', 'another user''s file has this path',
+            format('Path %s in bucket %s.', new_path, b.id), 'Choose another path.');
+    END IF;
+    IF b.max_total_size IS NOT NULL OR b.max_file_count IS NOT NULL THEN
+        -- Of two requests for the last room the second waits for the first to commit.
+        PERFORM pg_advisory_xact_lock(hashtextextended(b.id::text, 5));
+        SELECT count(*) AS files, coalesce(sum(u.size), 0) AS bytes INTO used
+        FROM (SELECT f.size FROM storage.files f WHERE f.bucket_id = b.id
+              UNION ALL
+              SELECT r.size FROM storage.upload_requests r
+              WHERE r.bucket_id = b.id AND r.status = 'requested' AND r.expires_at > clock_timestamp()) u;
+        IF used.bytes + new_size > b.max_total_size OR used.files + 1 > b.max_file_count THEN
+            PERFORM storage_private.refuse('QUOTA_EXCEEDED', 'the bucket has no room for this file',
+                format('%s bytes in %s files and pending uploads; limits: %s bytes, %s files.', used.bytes, used.files,
+                       coalesce(b.max_total_size::text, 'no'), coalesce(b.max_file_count::text, 'no')),
+                'Delete files, abort pending uploads, or raise buckets.max_total_size or max_file_count.');
+        END IF;
+    END IF;
+END $$;
+COMMENT ON FUNCTION storage_private.check_room(uuid, bigint, text, text) IS
+'Refuses an upload whose path is another user''s, or which exceeds the bucket''s quota. Errors: PATH_TAKEN, QUOTA_EXCEEDED.';
+
 -- Only an object that a file uses is alive: one without files is the collector's, whatever state it
 -- is in. The lock makes the collector wait; the count after it is the one that matters.
 CREATE FUNCTION storage_private.live_object(object_id uuid) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+    -- An older snapshot would still count files that are gone, and nobody is obliged to share.
+    IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
+        RETURN false;
+    END IF;
     PERFORM FROM storage.objects o WHERE o.id = object_id FOR KEY SHARE;
     RETURN FOUND AND EXISTS (SELECT FROM storage.files f WHERE f.object_id = live_object.object_id);
 END $$;
-COMMENT ON FUNCTION storage_private.live_object(uuid) IS 'Holds the object against collection; true when a file uses it.';
+COMMENT ON FUNCTION storage_private.live_object(uuid) IS 'Holds the object against collection; true when a file uses it. Always false under REPEATABLE READ and SERIALIZABLE.';
 
 CREATE FUNCTION storage_private.finish_upload(upload storage.upload_requests, object_id uuid) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
@@ -120,9 +170,7 @@ BEGIN
         SELECT o.id INTO target
         FROM storage.objects o JOIN storage.buckets ob ON ob.id = o.bucket_id
         WHERE o.sha256 = accept_upload.sha256 AND o.physical_name = upload.physical_name AND o.content_type = upload.content_type
-          AND CASE b.dedup WHEN 'bucket' THEN ob.id = b.id
-                           ELSE ob.tenant_id = b.tenant_id AND ob.owner_id IS NOT DISTINCT FROM b.owner_id END
-          AND storage_private.live_object(o.id)
+          AND storage_private.shares_with(b, ob) AND storage_private.live_object(o.id)
         LIMIT 1;
     END IF;
 
@@ -156,17 +204,16 @@ BEGIN
         RETURN false;
     END IF;
     SELECT * INTO STRICT upload FROM storage.upload_requests WHERE id = upload_id;
-    -- The file gets the stored type. From another bucket that may be one which this bucket does not take.
+    -- Of another type it would be a file that was never declared so, in a bucket that may not take it.
     IF NOT EXISTS (SELECT FROM storage.objects o
-                   WHERE o.id = object_id AND o.physical_name = upload.physical_name
-                     AND (o.bucket_id = upload.bucket_id OR o.content_type = upload.content_type)) THEN
+                   WHERE o.id = object_id AND o.physical_name = upload.physical_name AND o.content_type = upload.content_type) THEN
         RETURN false;
     END IF;
     PERFORM storage_private.finish_upload(upload, object_id);
     RETURN true;
 END $$;
 COMMENT ON FUNCTION storage_private.share_object(uuid, uuid) IS
-'Ends an upload without bytes moving, over an object the caller can already read; false when that object is being collected, is in another physical bucket, or has another type and comes from another bucket.';
+'Ends an upload without bytes moving, over an object the caller can already read; false when that object is being collected, is in another physical bucket or has another type.';
 
 -- PL/pgSQL, because it keeps its plan: this runs in every signature.
 CREATE FUNCTION storage_private.locate_files(file_ids uuid[])

@@ -18,8 +18,8 @@ BEGIN
             PERFORM storage_private.refuse('DEFAULT_BUCKET_AMBIGUOUS', 'you have several default buckets',
                 format('Candidates: %s.', array_to_string(found, ', ')), 'Name a bucket, or keep is_default on one only.');
         END IF;
-    ELSIF storage_private.is_uuid(bucket) THEN
-        SELECT array_agg(b.id) INTO found FROM storage.buckets b WHERE b.id = bucket::uuid;
+    ELSIF storage_private.as_uuid(bucket) IS NOT NULL THEN
+        SELECT array_agg(b.id) INTO found FROM storage.buckets b WHERE b.id = storage_private.as_uuid(bucket);
     ELSE
         SELECT array_agg(b.id ORDER BY b.owner_id NULLS LAST) INTO found FROM storage.buckets b
         WHERE b.tenant_id = storage.current_tenant_id() AND b.key = bucket
@@ -52,16 +52,13 @@ DECLARE
 BEGIN
     PERFORM storage_private.require_writable();
     INSERT INTO storage.buckets (tenant_id, key, access, owner_id, allowed_mime_types, max_file_size, allowed_origins, is_default)
-    VALUES (tenant, $1, $2, $3, $4, $5, $6, $7)
+    VALUES (tenant, $1, coalesce($2, 'private'), $3, $4, $5, $6, coalesce($7, false))
     RETURNING * INTO b;
     RETURN b;
 EXCEPTION
     WHEN unique_violation THEN
         PERFORM storage_private.refuse('BUCKET_EXISTS', 'a bucket with this key exists',
             format('Key %L of %s.', $1, coalesce('owner ' || quote_literal($3), 'the tenant')), 'Choose another key.');
-    WHEN check_violation THEN
-        PERFORM storage_private.refuse('INVALID_FILE_SIZE', 'the size limit of a bucket must be positive',
-            format('max_file_size is %s.', $5), 'Leave it NULL for the server''s limit alone.');
     WHEN insufficient_privilege THEN
         PERFORM storage_private.refuse('RBAC_FORBIDDEN', 'you may not create this bucket', SQLERRM,
             'Ask for storage.grant_access(role, ''manager'').');
@@ -174,18 +171,12 @@ DECLARE
     here storage.buckets;
 BEGIN
     SELECT * INTO here FROM storage.buckets b WHERE b.id = $1;
-    IF here.dedup = 'off' OR here.access = 'temp' THEN
-        RETURN;
-    ELSIF here.dedup = 'bucket' THEN
-        RETURN QUERY SELECT DISTINCT f.object_id FROM storage.files f
-            WHERE f.bucket_id = here.id AND f.sha256 = $2 AND f.size = $3 LIMIT 8;
-    ELSE
-        RETURN QUERY SELECT DISTINCT f.object_id
-            FROM storage.buckets b JOIN storage.files f ON f.bucket_id = b.id
-            WHERE (b.id = here.id OR b.dedup = 'owner' AND b.tenant_id = here.tenant_id AND b.owner_id = here.owner_id
-                                     AND b.access = here.access)
-              AND f.sha256 = $2 AND f.size = $3 LIMIT 8;
-    END IF;
+    RETURN QUERY SELECT DISTINCT f.object_id
+        FROM storage.files f JOIN storage.buckets b ON b.id = f.bucket_id
+        WHERE f.sha256 = $2 AND f.size = $3
+          AND (f.bucket_id = here.id OR here.dedup = 'owner' AND f.tenant_id = here.tenant_id)
+          AND storage_private.shares_with(here, b)
+        LIMIT 8;
 END $$;
 COMMENT ON FUNCTION storage_private.shareable_objects(uuid, text, bigint) IS
 'Verified objects with these bytes, within the bucket''s dedup scope, that the caller can read through a file already.';

@@ -14,23 +14,28 @@ AS $$
 $$;
 COMMENT ON FUNCTION storage_private.expire_uploads() IS 'Ends pending uploads whose time is over; returns how many.';
 
+-- Deleting a file also touches the version after it; when somebody holds either, the next pass will do.
 CREATE FUNCTION storage_private.expire_files() RETURNS bigint
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
-    WITH gone AS (DELETE FROM storage.files f WHERE f.expires_at <= clock_timestamp() RETURNING f.id)
+    WITH due AS MATERIALIZED (
+        SELECT f.id FROM storage.files f WHERE f.expires_at <= clock_timestamp() FOR UPDATE SKIP LOCKED
+    ), next_versions AS MATERIALIZED (
+        SELECT n.id FROM storage.files n WHERE n.previous_version_id IN (SELECT d.id FROM due d) FOR NO KEY UPDATE SKIP LOCKED
+    ), gone AS (
+        DELETE FROM storage.files f USING due d
+        WHERE f.id = d.id
+          AND NOT EXISTS (SELECT FROM storage.files n
+                          WHERE n.previous_version_id = d.id AND n.id NOT IN (SELECT v.id FROM next_versions v))
+        RETURNING f.id
+    )
     SELECT count(*) FROM gone
 $$;
-COMMENT ON FUNCTION storage_private.expire_files() IS 'Deletes files whose time is over; returns how many.';
+COMMENT ON FUNCTION storage_private.expire_files() IS 'Deletes files whose time is over, except those that somebody holds; returns how many.';
 
--- A key that this very transaction queued is left alone, also when it was queued before by another: if
--- this one rolled back, a file would need the bytes again.
-CREATE FUNCTION storage_private.claim_deletions(max_jobs integer)
-RETURNS TABLE (job_id bigint, physical_name text, object_key text, attempts integer)
+CREATE FUNCTION storage_private.begin_maintenance() RETURNS timestamptz
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
-DECLARE
-    job storage.object_deletions;
-    found_object uuid;
 BEGIN
     -- The count after the lock must see what was committed before it, and an older snapshot does not.
     IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
@@ -39,32 +44,53 @@ BEGIN
                   DETAIL = 'Its snapshot does not show the files that were made since it began.',
                   HINT = 'Run maintenance in a transaction that is READ COMMITTED.';
     END IF;
+    PERFORM storage_private.require_ownership();
+    RETURN clock_timestamp();
+END $$;
+COMMENT ON FUNCTION storage_private.begin_maintenance() IS
+'Refuses where a pass would do harm; else gives the time it began, for a pass takes no job that becomes due while it runs. Errors: NOT_OWNER_OF_OBJECTS.';
+
+-- A key that this very transaction queued is left alone, also when it was queued before by another: if
+-- this one rolled back, a file would need the bytes again.
+CREATE FUNCTION storage_private.claim_deletions(
+    max_jobs integer, after_id bigint, due_by timestamptz, except_buckets text[]
+) RETURNS TABLE (job_id bigint, physical_name text, object_key text, attempts integer, kept_by text, unused boolean)
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    job record;
+    found_object uuid;
+BEGIN
     FOR job IN
-        SELECT d.* FROM storage.object_deletions d
-        WHERE d.not_before <= clock_timestamp()
+        SELECT d.id, d.physical_name, d.key, d.attempts, p.endpoint
+        FROM storage.object_deletions d LEFT JOIN storage.physical_buckets p ON p.name = d.physical_name
+        WHERE d.id > after_id AND d.not_before <= due_by AND d.physical_name <> ALL (except_buckets)
           AND NOT EXISTS (SELECT FROM storage.object_deletions own
                           WHERE own.physical_name = d.physical_name AND own.key = d.key AND own.queued_by = pg_current_xact_id())
           AND NOT EXISTS (SELECT FROM storage.upload_requests u
                           WHERE u.physical_name = d.physical_name AND u.object_key = d.key AND u.status = 'requested')
-        ORDER BY d.not_before LIMIT max_jobs FOR UPDATE SKIP LOCKED
+        ORDER BY d.id LIMIT max_jobs FOR UPDATE OF d SKIP LOCKED
     LOOP
-        SELECT o.id INTO found_object FROM storage.objects o
-        WHERE o.physical_name = job.physical_name AND o.key = job.key FOR UPDATE SKIP LOCKED;
-        IF NOT FOUND AND EXISTS (SELECT FROM storage.objects o WHERE o.physical_name = job.physical_name AND o.key = job.key) THEN
-            CONTINUE;  -- somebody is linking a file to it; the next pass counts again
-        ELSIF EXISTS (SELECT FROM storage.files f WHERE f.object_id = found_object) THEN
-            DELETE FROM storage.object_deletions d WHERE d.id = job.id;
-            CONTINUE;
-        END IF;
         job_id := job.id;
         physical_name := job.physical_name;
         object_key := job.key;
         attempts := job.attempts;
+        kept_by := job.endpoint;
+        unused := false;
+        SELECT o.id INTO found_object FROM storage.objects o
+        WHERE o.physical_name = job.physical_name AND o.key = job.key FOR UPDATE SKIP LOCKED;
+        IF NOT FOUND AND EXISTS (SELECT FROM storage.objects o WHERE o.physical_name = job.physical_name AND o.key = job.key) THEN
+            NULL;  -- somebody is linking a file to it; the next pass counts again
+        ELSIF EXISTS (SELECT FROM storage.files f WHERE f.object_id = found_object) THEN
+            DELETE FROM storage.object_deletions d WHERE d.id = job.id;
+        ELSE
+            unused := true;
+        END IF;
         RETURN NEXT;
     END LOOP;
 END $$;
-COMMENT ON FUNCTION storage_private.claim_deletions(integer) IS
-'Keys that are due and that no file uses, counted over all files under a lock on the object; held until the transaction ends.';
+COMMENT ON FUNCTION storage_private.claim_deletions(integer, bigint, timestamptz, text[]) IS
+'The next keys that are due, in the order of their ids, with the endpoint on record. unused: that no file uses it, counted over all files under a lock on the object, and held until the transaction ends.';
 
 CREATE FUNCTION storage_private.finish_deletions(job_ids bigint[]) RETURNS void
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
@@ -75,13 +101,13 @@ AS $$
         DELETE FROM storage.objects o USING done d WHERE o.physical_name = d.physical_name AND o.key = d.key
         RETURNING o.physical_name, o.key
     )
-    -- The URL that brought the bytes may still be valid, and the key is free again.
+    -- The URL that brought the bytes may still be valid or its PUT still running, and the key is free again.
     INSERT INTO storage.object_deletions (physical_name, key, reason, not_before)
     SELECT u.physical_name, u.object_key, 'late bytes', s.due
     FROM forgotten f
     JOIN storage.upload_requests u ON u.physical_name = f.physical_name AND u.object_key = f.key
     CROSS JOIN LATERAL storage_private.sweep_times(u.expires_at) AS s(due)
-    WHERE u.expires_at > clock_timestamp() AND s.due >= u.expires_at
+    WHERE u.expires_at + interval '1 hour' > clock_timestamp() AND s.due > clock_timestamp()
 $$;
 COMMENT ON FUNCTION storage_private.finish_deletions(bigint[]) IS 'Forgets objects that have left the store, and their jobs.';
 
@@ -105,4 +131,4 @@ BEGIN
     RETURN report;
 END $$;
 COMMENT ON FUNCTION storage.run_maintenance() IS
-'One pass of expiry and collection, now and in this session. For the extension''s owner. What this same transaction queued waits for the next pass. A store that fails is not an error: the deletions stay queued with their error and are repeated later.';
+'One pass of expiry and collection, now and in this session. For the extension''s owner. What this same transaction queued waits for the next pass. A store that fails is not an error: the deletions stay queued with their error and are repeated later. Errors: NOT_OWNER_OF_OBJECTS in a copy of a database, see storage.adopt_installation().';

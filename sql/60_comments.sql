@@ -4,7 +4,7 @@ COMMENT ON FUNCTION storage_private.claimed_user() IS 'The caller''s user id as 
 COMMENT ON FUNCTION storage_private.claimed_tenant() IS 'The caller''s tenant as the claims say it, else the default. Errors: TENANT_REQUIRED.';
 COMMENT ON FUNCTION storage_private.refuse(text, text, text, text) IS
 'Ends the statement with an error in the house style: the token''s SQLSTATE, message, DETAIL and HINT.';
-COMMENT ON FUNCTION storage_private.is_uuid(text) IS 'Whether a text is a UUID in any spelling; a bucket''s key never is.';
+COMMENT ON FUNCTION storage_private.as_uuid(text) IS 'The UUID that a text spells in any way; NULL when it is none. A bucket''s key never is one.';
 COMMENT ON FUNCTION storage_private.require_writable() IS 'Refuses to go on where nothing can be written. Errors: READ_ONLY.';
 COMMENT ON FUNCTION storage_private.deletion_delay() IS 'How long an object outlives its last file.';
 COMMENT ON FUNCTION storage_private.validate_bucket(text, text[], text[], text) IS

@@ -38,7 +38,7 @@ BEGIN
          ' storage.download_url(uuid, interval, boolean, text), storage.download_urls(uuid[], interval, boolean),'
          ' storage.files_download_url(storage.files), storage.public_url(uuid)'),
         ('EXECUTE ON FUNCTION storage_private.claimed_user(), storage_private.claimed_tenant(), storage_private.is_manager(),'
-         ' storage_private.refuse(text, text, text, text), storage_private.is_uuid(text),'
+         ' storage_private.refuse(text, text, text, text), storage_private.as_uuid(text),'
          ' storage_private.sign_downloads(uuid[], interval, boolean, text), storage_private.unsigned_url(uuid)');
     IF level IN ('writer', 'manager') THEN
         RETURN QUERY VALUES
@@ -52,7 +52,7 @@ BEGIN
             ('EXECUTE ON FUNCTION storage_private.require_writable(), storage_private.find_bucket(text),'
              ' storage_private.open_upload(uuid, text, text, bigint, text, text, jsonb, interval),'
              ' storage_private.admit(uuid, text, text, bigint, text, text, interval),'
-             ' storage_private.shareable_objects(uuid, text, bigint),'
+             ' storage_private.shareable_objects(uuid, text, bigint), storage_private.shares_with(storage.buckets, storage.buckets),'
              ' storage_private.confirm(uuid), storage_private.abort(uuid)');
     END IF;
     IF level = 'manager' THEN

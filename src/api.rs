@@ -52,10 +52,10 @@ mod storage_private {
         failure.raise()
     }
 
-    /// Whether a text is a UUID in any spelling; a bucket's key never is.
+    /// The UUID that a text spells in any way; NULL when it is none. A bucket's key never is one.
     #[pg_extern(immutable, parallel_safe)]
-    fn is_uuid(text: &str) -> bool {
-        uuid::Uuid::try_parse(text).is_ok()
+    fn as_uuid(text: &str) -> Option<Uuid> {
+        uuid::Uuid::try_parse(text).ok().map(|id| Uuid::from_bytes(*id.as_bytes()))
     }
 
     /// Refuses to go on where nothing can be written.

@@ -31,7 +31,8 @@ pub enum Layout {
 pub struct Config {
     /// How the server reaches the store.
     pub store: StoreConfig,
-    /// The endpoint as text: the key under which facts about the store are kept.
+    /// The store as text: the key under which facts about it are kept. The local store's port may change; it stays the
+    /// same store.
     pub endpoint: String,
     /// Where presigned URLs point.
     pub public: Target,
@@ -167,7 +168,7 @@ fn assemble(
         }
     };
     Ok(Config {
-        endpoint: endpoint.to_string(),
+        endpoint: if local { "local store".to_owned() } else { endpoint.to_string() },
         public: Target::new(&public, &region, path_style),
         public_url_base,
         prefix,

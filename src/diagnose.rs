@@ -101,7 +101,7 @@ fn settings(config: &Config) -> Finding {
     finding(
         "settings",
         Level::Ok,
-        format!("{} ({kind}), region {}, {style} style.", config.endpoint, config.store.region),
+        format!("{} ({kind}), region {}, {style} style.", config.store.endpoint, config.store.region),
         None,
     )
 }
@@ -146,7 +146,7 @@ const TOLERABLE_SKEW: i64 = 60;
 fn reach(config: &Config) -> Result<Vec<Finding>> {
     let asked = crate::clock::Moment::now().unix();
     let time = session::call(config, |store| async move { store.server_time().await })?;
-    let mut findings = vec![finding("store", Level::Ok, format!("{} answers.", config.endpoint), None)];
+    let mut findings = vec![finding("store", Level::Ok, format!("{} answers.", config.store.endpoint), None)];
     findings.push(match time {
         Some(time) => {
             let skew = time - asked;

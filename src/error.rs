@@ -169,6 +169,7 @@ fn sqlstate(token: Token) -> PgSqlErrorCode {
         | Token::InvalidPath
         | Token::InvalidExpiry
         | Token::InvalidOrigin
+        | Token::InvalidMetadata
         | Token::InvalidPageToken
         | Token::ContentTypeNotAllowed
         | Token::UploadTypeMismatch => PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,

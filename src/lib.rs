@@ -46,7 +46,8 @@ pgrx::pg_module_magic!(name, version);
 extension_sql_file!("../sql/00_types.sql", name = "types", bootstrap);
 extension_sql_file!("../sql/05_identity.sql", name = "identity", requires = [claimed_user, claimed_tenant]);
 extension_sql_file!("../sql/10_tables.sql", name = "tables", requires = ["identity"]);
-extension_sql_file!("../sql/25_settlement.sql", name = "settlement", requires = ["tables"]);
+extension_sql_file!("../sql/15_installation.sql", name = "installation", requires = ["tables"]);
+extension_sql_file!("../sql/25_settlement.sql", name = "settlement", requires = ["installation"]);
 extension_sql_file!("../sql/28_provisioning.sql", name = "provisioning", requires = ["settlement"]);
 extension_sql_file!("../sql/20_rules.sql", name = "rules", requires = ["provisioning"]);
 extension_sql_file!("../sql/30_policies.sql", name = "policies", requires = ["rules"]);
@@ -65,7 +66,7 @@ extension_sql_file!(
         claimed_user,
         claimed_tenant,
         refuse,
-        is_uuid,
+        as_uuid,
         require_writable,
         deletion_delay,
         validate_bucket,

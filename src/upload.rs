@@ -24,7 +24,7 @@ use crate::bucket::Bucket;
 use crate::clock::{Moment, lifetime};
 use crate::error::{Failure, OrRaise, Result};
 use crate::provision::{self, Ask};
-use crate::{cache, catalog, config, guc, session, wait};
+use crate::{cache, catalog, config, guc, identity, session, wait};
 
 /// What a caller says about a file to come.
 pub struct Declared<'a> {
@@ -88,7 +88,14 @@ pub fn admit(bucket: &Bucket, declared: &Declared<'_>) -> Result<Admission> {
             .hint("buckets.allowed_mime_types lists what it takes."));
     }
     agreement::declared_with_extension(filename.as_str(), &content_type)?;
+    if declared.path.is_some() || bucket.has_quota {
+        catalog::run_as_owner(
+            "SELECT storage_private.check_room($1, $2, $3, $4)",
+            &[bucket.id_datum().into(), declared.size.into(), declared.path.into(), identity::user()?.into()],
+        )?;
+    }
 
+    catalog::run_as_owner("SELECT storage_private.record_installation()", &[])?;
     let place = provision::ensure(bucket, Ask::Use)?;
     let id = Uuid::new_v4();
     let direct = digest.is_some() && place.ready.direct;
@@ -113,12 +120,15 @@ pub fn admit(bucket: &Bucket, declared: &Declared<'_>) -> Result<Admission> {
     })
 }
 
+/// The most bytes that one PUT carries (AWS: 5 GiB).
+const SINGLE_PUT: i64 = 5 * 1024 * 1024 * 1024;
+
 fn check_size(bucket: &Bucket, size: i64) -> Result<()> {
-    let server = guc::MAX_FILE_SIZE.get() as i64;
+    let server = (guc::MAX_FILE_SIZE.get() as i64).min(SINGLE_PUT);
     if size < 1 || size > server {
         return Err(Failure::new(Token::InvalidFileSize, format!("a file has 1 to {server} bytes"))
             .detail(format!("{size} bytes were declared."))
-            .hint("Declare the exact size; pg_storage.max_file_size is the server's limit."));
+            .hint("Declare the exact size; pg_storage.max_file_size is the server's limit, and one PUT carries 5 GiB."));
     }
     match bucket.max_file_size {
         Some(limit) if size > limit => {
@@ -153,6 +163,11 @@ struct Opened {
 
 /// Inserts the request as the caller, shares an object the caller can already read, or signs a URL.
 pub fn open(bucket: pgrx::Uuid, declared: &Declared<'_>, metadata: JsonB) -> Result<Ticket> {
+    if !metadata.0.is_object() {
+        return Err(Failure::new(Token::InvalidMetadata, "metadata is a JSON object")
+            .detail(format!("It is {}.", metadata.0))
+            .hint("Wrap the value: {\"value\": ...}."));
+    }
     let opened = with_forbidden_named(|| {
         catalog::write(
             "INSERT INTO storage.upload_requests (bucket_id, filename, content_type, size, sha256, path, metadata, expires_in)

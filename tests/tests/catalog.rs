@@ -90,7 +90,7 @@ fn labels_say_what_functions_do() {
         ]
     );
     let immutable = "SELECT oid::regproc::text FROM pg_proc WHERE pronamespace IN $schemas AND provolatile = 'i' ORDER BY 1";
-    assert_eq!(listed(immutable), ["storage_private.is_uuid"]);
+    assert_eq!(listed(immutable), ["storage_private.as_uuid"]);
     // A parallel worker has neither the caller's signer nor its connection to the store.
     let parallel = "SELECT oid::regproc::text FROM pg_proc WHERE pronamespace IN $schemas AND proparallel <> 'u' ORDER BY 1";
     assert_eq!(
@@ -101,7 +101,7 @@ fn labels_say_what_functions_do() {
             "storage_private.claimed_tenant",
             "storage_private.claimed_user",
             "storage_private.is_manager",
-            "storage_private.is_uuid",
+            "storage_private.as_uuid",
             "storage_private.refuse",
         ]
     );

@@ -51,21 +51,80 @@ fn verified_bytes_are_not_sent_again() {
 }
 
 #[test]
-fn a_hit_has_the_stored_type_and_not_the_claimed_one() {
+fn a_claim_of_another_type_or_size_is_no_hit() {
     let scene = Scene::local();
     let mut ada = scene.user("ada");
     let bytes = some_bytes("typed", 100);
     Upload::declared(&bytes).named("orig.json", "application/json").complete(&mut ada, &bytes);
-    let hit = Upload::declared(&bytes).named("evil.txt", "text/plain").request(&mut ada);
-    assert!(hit.deduplicated);
-    let row = ada
-        .query_one("SELECT content_type, size FROM storage.files WHERE id = $1::text::uuid", &[&hit.file_id])
+    let other = Upload::declared(&bytes).named("evil.txt", "text/plain");
+    assert!(!other.request(&mut ada).deduplicated);
+    assert!(!Upload { size: 99, ..other.clone() }.request(&mut ada).deduplicated);
+    // Whoever has the bytes gets the type that was declared with them.
+    let sent = other.complete(&mut ada, &bytes);
+    assert_eq!(flow::download(&mut ada, &sent.file_id).headers["content-type"], "text/plain");
+}
+
+/// Deletes the last file over bytes and lets a pass of maintenance that is rolled back remove them from the store.
+fn lose_bytes_but_not_their_record(scene: &Scene, file_id: &str) {
+    let mut superuser = scene.superuser();
+    superuser.execute("SELECT storage.delete_file($1::text::uuid)", &[&file_id]).unwrap();
+    superuser.batch_execute("BEGIN; SELECT storage.run_maintenance(); ROLLBACK").unwrap();
+}
+
+#[test]
+fn a_snapshot_that_still_sees_a_deleted_file_shares_nothing() {
+    let scene = Scene::local();
+    scene.set("pg_storage.deletion_delay", "0");
+    let mut ada = scene.user("ada");
+    let bytes = some_bytes("old snapshot", 100);
+    for claim_only in [true, false] {
+        let first = Upload::declared(&bytes).complete(&mut ada, &bytes);
+        let pending = Upload::declared(&bytes).named("other.txt", "text/plain");
+        // Asked for before the snapshot, so that confirming is all that happens in it.
+        let mut late = scene.user("ada");
+        late.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ").unwrap();
+        assert_eq!(late.query("SELECT FROM storage.files", &[]).unwrap().len(), 1);
+        lose_bytes_but_not_their_record(&scene, &first.file_id);
+
+        let ticket = pending.request(&mut late);
+        assert!(!ticket.deduplicated);
+        assert!(ticket.put(&bytes).is_success());
+        if claim_only {
+            late.batch_execute("ROLLBACK").unwrap();
+        } else {
+            assert_eq!(confirm(&mut late, &ticket.upload_id).outcome(), ("uploaded", None));
+            late.batch_execute("COMMIT").unwrap();
+            scene.maintain();
+            assert_downloads(&mut ada, &ticket.file_id, &bytes);
+        }
+        scene.maintain();
+    }
+}
+
+#[test]
+fn private_public_and_temporary_files_share_nothing_even_in_one_physical_bucket() {
+    let scene = Scene::local();
+    let mut ada = scene.user("ada");
+    scene.superuser().batch_execute("UPDATE storage.buckets SET dedup = 'owner'").unwrap();
+    let bytes = some_bytes("one bucket for all", 100);
+    let mut objects = Vec::new();
+    // Made by a first upload, then declared to be the one for everything.
+    Upload::declared(&some_bytes("make it", 10)).complete(&mut ada, &some_bytes("make it", 10));
+    let physical: String = scene.value("SELECT physical_name FROM storage.buckets WHERE key = 'private'");
+    scene
+        .superuser()
+        .batch_execute("UPDATE storage.buckets SET physical_name = NULL; SELECT storage.reset_cache()")
         .unwrap();
-    assert_eq!((row.get::<_, &str>(0), row.get::<_, i64>(1)), ("application/json", 100));
-    let answer = flow::download(&mut ada, &hit.file_id);
-    assert_eq!(answer.headers["content-type"], "application/json");
-    // A claim whose size does not fit the hash is no hit either.
-    assert!(!Upload { size: 99, ..Upload::declared(&bytes) }.request(&mut ada).deduplicated);
+    scene.set("pg_storage.fixed_bucket", &physical);
+    let mut ada = scene.user("ada");
+    for bucket in ["temp", "public", "private"] {
+        // Undeclared as well, so that confirming looks for an object to share.
+        let sent = Upload::of(&bytes).to(bucket).complete(&mut ada, &bytes);
+        objects.push(scene.place_of_file(&sent.file_id).1);
+    }
+    for (object, access) in objects.iter().zip(["temp", "public", "private"]) {
+        assert!(object.starts_with(&format!("{access}/")), "{access}: {object}");
+    }
 }
 
 #[test]

@@ -2,7 +2,8 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use pg_storage_tests::flow::{Upload, assert_downloads, confirm, download, some_bytes, try_confirm};
-use pg_storage_tests::{Scene, each_store, refused};
+use pg_storage_tests::{Scene, each_store, eventually, refused};
+use std::time::Duration;
 
 /// A bucket of the tenant, in which everybody may upload and everybody sees everything.
 fn shared_bucket(scene: &Scene) {
@@ -246,10 +247,9 @@ fn a_path_of_another_user_is_taken() {
         shared_bucket(scene);
         let (mut ada, mut bob) = (scene.user("ada"), scene.user("bob"));
         let (hers, his) = (some_bytes("hers", 60), some_bytes("his", 60));
-        let file = Upload::declared(&hers).to("shared").at("index.html").complete(&mut ada, &hers).file_id;
-
         let ticket = Upload::declared(&his).to("shared").at("index.html").request(&mut bob);
         assert!(ticket.put(&his).is_success());
+        let file = Upload::declared(&hers).to("shared").at("index.html").complete(&mut ada, &hers).file_id;
         let rows = scene.rows();
         let refusal = refused(try_confirm(&mut bob, &ticket.upload_id));
         assert_eq!(refusal.code(), ("42710", "PATH_TAKEN"));
@@ -311,4 +311,42 @@ fn a_deleted_file_is_gone_at_once_and_a_rollback_brings_it_back_whole() {
             assert_eq!(refusal.code(), ("42704", "FILE_NOT_FOUND"));
         }
     });
+}
+
+#[test]
+fn two_renames_to_one_path_at_once_are_one_and_a_taken_path() {
+    let scene = Scene::local();
+    let mut ada = scene.user("ada");
+    let bytes = some_bytes("renamed", 60);
+    let files = [0, 1].map(|_| Upload::of(&bytes).complete(&mut ada, &bytes).file_id);
+    let rename = "UPDATE storage.files SET path = 'same' WHERE id = $1::text::uuid";
+    let mut other = scene.user("ada");
+    ada.batch_execute("BEGIN").unwrap();
+    ada.execute(rename, &[&files[0]]).unwrap();
+    let second = files[1].clone();
+    let pid: i32 = other.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0);
+    let waiting = std::thread::spawn(move || other.execute(rename, &[&second]));
+    eventually("the second rename to wait", Duration::from_secs(30), || {
+        scene.value::<bool>(&format!("SELECT cardinality(pg_blocking_pids({pid})) > 0")).then_some(())
+    });
+    ada.batch_execute("COMMIT").unwrap();
+    assert_eq!(refused(waiting.join().unwrap()).code(), ("42710", "PATH_TAKEN"));
+}
+
+#[test]
+fn a_path_of_another_user_is_refused_before_any_bytes_are_sent() {
+    let scene = Scene::local();
+    let (mut ada, mut bob) = (scene.user("ada"), scene.user("bob"));
+    scene
+        .superuser()
+        .batch_execute(
+            "INSERT INTO storage.buckets (tenant_id, owner_id, key) VALUES ('default', NULL, 'shared')",
+        )
+        .unwrap();
+    let bytes = some_bytes("hers", 60);
+    Upload::of(&bytes).to("shared").at("plan").complete(&mut ada, &bytes);
+    let before = scene.rows();
+    let refusal = refused(Upload::of(&bytes).to("shared").at("plan").try_request(&mut bob));
+    assert_eq!(refusal.code(), ("42710", "PATH_TAKEN"));
+    assert_eq!(scene.rows(), before);
 }

@@ -29,7 +29,7 @@ const DIRECT_CALLS: [&str; 16] = [
     "claimed_user()",
     "claimed_tenant()",
     "is_manager()",
-    "is_uuid('x')",
+    "as_uuid('x')",
     "require_writable()",
     "validate_bucket('a', NULL, NULL, NULL)",
     "validate_origins(NULL)",

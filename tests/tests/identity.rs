@@ -43,10 +43,47 @@ fn postgrest_claims_name_user_and_tenant() {
         r#"{"sub": null, "tenant_id": {}}"#,
         r#"{"sub": ["ada"], "tenant_id": true}"#,
         r#"{"sub": ""}"#,
-        "[1]",
+        "{}",
     ] {
         assert_eq!(of(json), pair(&role, "default"), "{json}");
     }
+}
+
+/// Whoever set them meant to say who calls; the role behind the API and the default tenant are somebody else.
+#[test]
+fn claims_that_cannot_be_read_make_nobody_the_role() {
+    let database = Cluster::shared().database();
+    let role = database.role("writer");
+    let count = |query: &str| database.superuser().query_one(query, &[]).unwrap().get::<_, i64>(0);
+    for claims in [
+        r#"{"sub": "hunter2", "tenant_id": "acme""#,
+        r#"{"sub": "hunter2"} {}"#,
+        "hunter2",
+        "[1]",
+        "\"hunter2\"",
+        "null",
+        " ",
+    ] {
+        let mut session = database.connect_as(&role, &[]);
+        session.execute("SELECT set_config('request.jwt.claims', $1, false)", &[&claims]).unwrap();
+        for call in [
+            "SELECT storage.current_user_id()",
+            "SELECT storage.current_tenant_id()",
+            "SELECT storage.create_bucket('docs')",
+            "SELECT storage.request_upload_url('private', 'a.txt', 'text/plain', 1)",
+            "SELECT count(*) FROM storage.buckets",
+        ] {
+            let refusal = refused(session.query(call, &[]));
+            assert_eq!(refusal.code(), ("42501", "TENANT_REQUIRED"), "{claims}: {call}: {refusal:?}");
+            assert!(refusal.message.contains("request.jwt.claims"), "{refusal:?}");
+            assert!(!format!("{refusal:?}").contains("hunter2"), "{refusal:?}");
+        }
+        // One by one: what the separate settings say needs no JSON.
+        session.execute("SELECT set_config('jwt.claims.user_id', 'ada', false)", &[]).unwrap();
+        session.query_one("SELECT storage.current_user_id()", &[]).unwrap();
+        assert_eq!(refused(session.query("SELECT storage.current_tenant_id()", &[])).sqlstate, "42501");
+    }
+    assert_eq!(count("SELECT count(*) FROM storage.buckets"), 0);
 }
 
 #[test]

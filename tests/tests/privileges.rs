@@ -57,7 +57,7 @@ const READER: &str = "
     storage_private.claimed_tenant EXECUTE
     storage_private.claimed_user EXECUTE
     storage_private.is_manager EXECUTE
-    storage_private.is_uuid EXECUTE
+    storage_private.as_uuid EXECUTE
     storage_private.refuse EXECUTE
     storage_private.sign_downloads EXECUTE
     storage_private.unsigned_url EXECUTE
@@ -148,7 +148,7 @@ fn revoking_takes_every_level_from_that_role_alone() {
         assert_eq!(granted(&database, role), Vec::<String>::new());
         let mut session = database.connect_as(role, &[]);
         assert_eq!(refused(session.query("SELECT FROM storage.files", &[])).sqlstate, "42501");
-        assert_eq!(refused(session.query("SELECT storage_private.is_uuid('x')", &[])).sqlstate, "42501");
+        assert_eq!(refused(session.query("SELECT storage_private.as_uuid('x')", &[])).sqlstate, "42501");
     }
     assert_eq!(granted(&database, &reader), kept);
 }

@@ -4,7 +4,8 @@
 use pg_storage_tests::flow::{self, Upload};
 use pg_storage_tests::scene::remote;
 use pg_storage_tests::{
-    Cluster, Fault, FaultyStore, LocalStore, Options, Scene, StoreAccess, eventually, process, refused,
+    Cluster, Fault, FaultyStore, Garage, LocalStore, Options, Scene, StoreAccess, eventually, process,
+    refused,
 };
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
@@ -210,6 +211,100 @@ fn the_local_stores_credentials_are_its_owners_alone() {
     assert_eq!(refusal.code(), ("58030", "STORE_UNAVAILABLE"), "{refusal:?}");
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
     Upload::of(b"x").request(&mut scene.user("ada"));
+}
+
+/// Without preloading PostgreSQL shows everybody what it has not yet been told to hide, and logs its changes.
+#[test]
+fn credentials_in_the_file_are_refused_without_preload() {
+    let access = LocalStore::shared().access();
+    let half = |setting: &str| match setting {
+        "access_key_id" => vec![("access_key_id", &access.access_key_id)],
+        "secret_access_key" => vec![("secret_access_key", &access.secret_access_key)],
+        _ => vec![("access_key_id", &access.access_key_id), ("secret_access_key", &access.secret_access_key)],
+    };
+    for given in ["both", "access_key_id", "secret_access_key"] {
+        // The environment has credentials that work: they are no reason to overlook those in the file.
+        let mut options = remote(access).without_preload().setting("pg_storage.bucket_prefix", "nopre");
+        for (setting, value) in half(given) {
+            options = options.setting(&format!("pg_storage.{setting}"), value);
+        }
+        let cluster = own(options);
+        let scene = Scene::on(cluster, access);
+        let mut ada = scene.user("ada");
+        let before = scene.rows();
+        let refusal = refused(Upload::of(b"x").try_request(&mut ada));
+        assert_eq!(refusal.code(), ("55000", "NEEDS_PRELOAD"), "{given}: {refusal:?}");
+        let hint = refusal.hint.clone().unwrap();
+        for way_out in ["pg_storage.credentials_file", "environment", "shared_preload_libraries"] {
+            assert!(hint.contains(way_out), "{hint}");
+        }
+        assert_tells_nothing("the refusal", &format!("{refusal:?}"), access);
+        assert_eq!(scene.rows(), before);
+        let found = scene
+            .superuser()
+            .query_one("SELECT detail, hint FROM storage.check() WHERE status = 'fail'", &[])
+            .unwrap();
+        let (detail, hint): (String, String) = (found.get(0), found.get(1));
+        assert!(detail.contains("NEEDS_PRELOAD") && hint.contains("shared_preload_libraries"), "{found:?}");
+        for (setting, _) in half(given) {
+            cluster.unset(&format!("pg_storage.{setting}"));
+        }
+        cluster.reload();
+        Upload::of(b"x").complete(&mut scene.user("ada"), b"x");
+    }
+}
+
+#[test]
+fn a_reload_that_rotates_credentials_logs_neither_the_old_nor_the_new() {
+    let first = Garage::shared().access();
+    let second = Garage::shared().another_key("rotated for the log");
+    let cluster = own(talkative(first).setting("log_min_messages", "debug2"));
+    let scene = Scene::on(cluster, first);
+    let mut open = scene.user("ada");
+    Upload::declared(b"before").complete(&mut open, b"before");
+    let give = |access: &StoreAccess| {
+        cluster.set("pg_storage.access_key_id", &access.access_key_id);
+        cluster.set("pg_storage.secret_access_key", &access.secret_access_key);
+        cluster.reload();
+    };
+    let signs_as = |session: &mut postgres::Client, access: &StoreAccess| {
+        let url = Upload::declared(b"rotated").request(session).url().to_owned();
+        assert!(url.contains(&format!("X-Amz-Credential={}%2F", access.access_key_id)), "{url}");
+    };
+    // Sessions that are open, that come later, and that find the values unset, set and changed.
+    give(&second);
+    signs_as(&mut open, &second);
+    signs_as(&mut scene.user("ada"), &second);
+    for setting in ["access_key_id", "secret_access_key"] {
+        cluster.unset(&format!("pg_storage.{setting}"));
+    }
+    cluster.reload();
+    give(first);
+    for session in [&mut open, &mut scene.user("ada")] {
+        Upload::declared(b"after").complete(session, b"after");
+    }
+    let log = cluster.log();
+    assert!(log.contains("received SIGHUP") && log.contains("DEBUG:"));
+    for access in [first, &second] {
+        assert_tells_nothing("the log", &log, access);
+        assert!(!log.contains(&access.access_key_id), "the log tells an access key id");
+    }
+}
+
+#[test]
+fn no_backend_makes_credentials_that_the_local_store_does_not_know() {
+    let cluster = own(Options::new());
+    let scene = Scene::on(cluster, &local_access(cluster));
+    Upload::of(b"x").complete(&mut scene.user("ada"), b"x");
+    let file = cluster.data().join("pg_storage").join("credentials");
+    let aside = file.with_extension("aside");
+    std::fs::rename(&file, &aside).unwrap();
+    let refusal = refused(Upload::of(b"x").try_request(&mut scene.user("ada")));
+    assert_eq!(refusal.code(), ("58030", "STORE_UNAVAILABLE"), "{refusal:?}");
+    assert!(refusal.detail.unwrap().contains("credentials"));
+    assert!(!file.exists());
+    std::fs::rename(&aside, &file).unwrap();
+    Upload::of(b"y").complete(&mut scene.user("ada"), b"y");
 }
 
 fn local_access(cluster: &Cluster) -> StoreAccess {

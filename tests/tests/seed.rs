@@ -299,3 +299,46 @@ fn a_key_means_ones_own_bucket_first_and_the_tenants_next() {
     let detail = refusal.detail.unwrap();
     assert!(detail.contains(&default) && detail.contains(&second), "{detail}");
 }
+
+#[test]
+fn a_bucket_row_that_breaks_a_rule_is_refused_by_name_whoever_writes_it() {
+    let scene = pg_storage_tests::Scene::local();
+    scene.user("ada");
+    let mut superuser = scene.superuser();
+    let cases = [
+        ("owner_id = ''", "22023", "INVALID_BUCKET_KEY"),
+        ("max_file_size = 0", "22023", "INVALID_FILE_SIZE"),
+        ("max_total_size = -1", "22023", "INVALID_FILE_SIZE"),
+        ("max_file_count = 0", "22023", "INVALID_FILE_SIZE"),
+        ("upload_url_ttl = '0'", "22023", "INVALID_EXPIRY"),
+        ("download_url_ttl = '8 days'", "22023", "INVALID_EXPIRY"),
+        ("file_ttl = '-1 day'", "22023", "INVALID_EXPIRY"),
+        ("metadata = '[]'", "22023", "INVALID_METADATA"),
+        ("allowed_origins = '{example.com}'", "22023", "INVALID_ORIGIN"),
+        ("allowed_mime_types = '{png}'", "22023", "INVALID_CONTENT_TYPE"),
+    ];
+    for (change, sqlstate, token) in cases {
+        let update = format!("UPDATE storage.buckets SET {change} WHERE key = 'private'");
+        let refusal = pg_storage_tests::refused(superuser.batch_execute(&update));
+        assert_eq!(refusal.code(), (sqlstate, token), "{change}");
+        assert!(refusal.detail.is_some() && refusal.hint.is_some(), "{change}");
+    }
+    superuser.batch_execute("SELECT storage.create_bucket('defaults', NULL, is_default => NULL)").unwrap();
+}
+
+#[test]
+fn a_bucket_with_files_is_not_deleted() {
+    use pg_storage_tests::flow::{Upload, some_bytes};
+    let scene = pg_storage_tests::Scene::local();
+    let mut ada = scene.user("ada");
+    let bytes = some_bytes("kept", 10);
+    let file = Upload::of(&bytes).complete(&mut ada, &bytes);
+    let mut superuser = scene.superuser();
+    let delete = "DELETE FROM storage.buckets WHERE key = 'private'";
+    assert_eq!(
+        pg_storage_tests::refused(superuser.batch_execute(delete)).code(),
+        ("55000", "BUCKET_NOT_EMPTY")
+    );
+    ada.execute("SELECT storage.delete_file($1::text::uuid)", &[&file.file_id]).unwrap();
+    superuser.batch_execute(delete).unwrap();
+}

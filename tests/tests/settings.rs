@@ -337,6 +337,89 @@ fn credentials_come_from_a_file_and_a_profile() {
     assert!(!format!("{refusal:?}").contains(&access.secret_access_key));
 }
 
+/// A server configured by its environment has no line of ours whose change would tell a session.
+#[test]
+fn a_reload_reads_rotated_credentials_files_again() {
+    let first = Garage::shared().access();
+    let second = Garage::shared().another_key("rotated in its file");
+    let cluster = own(without(first, &SECRETS).environment([
+        ("AWS_SHARED_CREDENTIALS_FILE".to_owned(), "credentials-to-rotate".to_owned()),
+        ("AWS_EC2_METADATA_DISABLED".to_owned(), "true".to_owned()),
+    ]));
+    let write = |access: &StoreAccess| {
+        let text = format!(
+            "[default]\naws_access_key_id = {}\naws_secret_access_key = {}\n",
+            access.access_key_id, access.secret_access_key
+        );
+        // Relative to the data directory, in which the server runs.
+        std::fs::write(cluster.data().join("credentials-to-rotate"), text).unwrap();
+    };
+    write(first);
+    let scene = Scene::on(cluster, first);
+    let mut open = scene.user("ada");
+    Upload::declared(b"first").complete(&mut open, b"first");
+    write(&second);
+    cluster.reload();
+    let url = Upload::declared(b"second").request(&mut open).url().to_owned();
+    assert!(url.contains(&format!("X-Amz-Credential={}%2F", second.access_key_id)), "{url}");
+}
+
+/// What `check()` says about the settings that the file holds and the server does not.
+#[test]
+fn check_names_what_the_configuration_file_could_not_set() {
+    let cluster = own(remote(LocalStore::shared().access()));
+    let scene = Scene::on(cluster, LocalStore::shared().access());
+    let found = || -> Vec<(String, String)> {
+        let rows = scene.superuser().query(
+            "SELECT status, detail FROM storage.check() WHERE name = 'configuration_file' ORDER BY detail",
+            &[],
+        );
+        rows.unwrap().iter().map(|row| (row.get(0), row.get(1))).collect()
+    };
+    assert_eq!(found(), []);
+    cluster.set("pg_storage.upload_url_ttl", "8d");
+    cluster.set("pg_storage.endpiont", "hunter2");
+    cluster.reload();
+    let findings = found();
+    assert_eq!(findings.len(), 2, "{findings:?}");
+    for ((status, detail), setting) in findings.iter().zip(["endpiont", "upload_url_ttl"]) {
+        assert_eq!(status, "fail");
+        assert!(detail.starts_with(&format!("pg_storage.{setting}: ")) && detail.contains("test.conf"));
+        assert!(!detail.contains("hunter2"), "{detail}");
+    }
+    cluster.unset("pg_storage.upload_url_ttl");
+    cluster.unset("pg_storage.endpiont");
+    cluster.reload();
+    assert_eq!(found(), []);
+}
+
+/// The local store has all of them, Garage neither policies nor a public-access block.
+#[test]
+fn check_tells_which_functions_of_buckets_the_store_has() {
+    for (scene, missing) in
+        [(Scene::counting().0, &[][..]), (Scene::garage(), &["policy", "public_access_block"][..])]
+    {
+        let of_steps = "SELECT name, status, detail FROM storage.check()
+             WHERE name IN ('create', 'public_access_block', 'policy', 'cors', 'versioning', 'lifecycle')
+             ORDER BY name";
+        // Nothing is on record before the first bucket.
+        assert!(scene.superuser().query(of_steps, &[]).unwrap().is_empty());
+        let mut ada = scene.user("ada");
+        for bucket in ["private", "public", "temp"] {
+            Upload::of(bucket.as_bytes()).to(bucket).request(&mut ada);
+        }
+        let rows = scene.superuser().query(of_steps, &[]).unwrap();
+        let names: Vec<&str> = rows.iter().map(|row| row.get(0)).collect();
+        assert_eq!(names, ["cors", "lifecycle", "policy", "public_access_block"]);
+        for row in &rows {
+            let (name, status, detail): (&str, &str, &str) = (row.get(0), row.get(1), row.get(2));
+            let expected = if missing.contains(&name) { "warn" } else { "ok" };
+            assert_eq!(status, expected, "{name}: {detail}");
+            assert!(status == "ok" || detail.contains("not"), "{name}: {detail}");
+        }
+    }
+}
+
 #[test]
 fn a_reload_brings_another_store_into_open_sessions_and_serves_no_old_credentials() {
     let (first, second) = (LocalStore::shared().access(), Garage::shared().access());

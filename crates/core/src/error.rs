@@ -41,6 +41,8 @@ tokens! {
     InvalidExpiry = "INVALID_EXPIRY",
     /// An origin is not something a browser sends, or one of the supported wildcards.
     InvalidOrigin = "INVALID_ORIGIN",
+    /// Metadata is not a JSON object.
+    InvalidMetadata = "INVALID_METADATA",
     /// A page token was not made by the listing it is given to.
     InvalidPageToken = "INVALID_PAGE_TOKEN",
     /// The bucket's list of allowed types does not contain the declared one.

@@ -4,7 +4,6 @@ use std::fmt;
 
 use crate::error::{Invalid, Token, shown};
 
-
 /// A bucket's key: 1 to 63 of `[a-z0-9._-]`, beginning with a letter or digit, never readable as a UUID.
 ///
 /// SQL takes a key or an id in the same argument, so the two must not be confusable.

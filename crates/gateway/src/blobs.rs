@@ -4,7 +4,7 @@
 //! again. Whether it counts is the index's business: a blob the index does not name is removed at start.
 
 use std::collections::HashMap;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, DirEntry, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -28,20 +28,38 @@ struct Pin {
 }
 
 impl Blobs {
-    /// Opens the directories below `root`, creating what is missing, and empties `staging/`.
+    /// Whether `staging/` or `data/` below `root` holds anything; the empty shards of a first start that was cut off
+    /// do not count.
+    pub fn are_at(root: &Path) -> io::Result<bool> {
+        if !entries(&root.join("staging"))?.is_empty() {
+            return Ok(true);
+        }
+        let data = root.join("data");
+        for entry in entries(&data)? {
+            let shard = (0..=u8::MAX).map(shard).any(|shard| entry.file_name() == *shard);
+            if !(shard && entry.file_type()?.is_dir() && entries(&entry.path())?.is_empty()) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Opens the directories below `root`, creating what is missing, and removes unfinished blobs.
     ///
     /// The caller holds the index, hence is the only server on this root.
     pub fn open(root: &Path) -> io::Result<Self> {
         let (staging, data) = (root.join("staging"), root.join("data"));
         make_dir(&staging)?;
         make_dir(&data)?;
-        for shard in 0..=u8::MAX {
-            make_dir(&data.join(format!("{shard:02x}")))?;
+        for byte in 0..=u8::MAX {
+            make_dir(&data.join(shard(byte)))?;
         }
         sync_dir(&data)?;
         sync_dir(root)?;
-        for entry in fs::read_dir(&staging)? {
-            fs::remove_file(entry?.path())?;
+        for entry in entries(&staging)? {
+            if blob_id(&entry)?.is_some() {
+                fs::remove_file(entry.path())?;
+            }
         }
         Ok(Self { staging, data, pins: Mutex::default() })
     }
@@ -99,20 +117,15 @@ impl Blobs {
     }
 
     /// Removes every blob that `known` does not name: what a crash left between publishing and recording.
+    ///
+    /// What this store cannot have written stays.
     pub fn sweep<E: From<io::Error>>(&self, mut known: impl FnMut(Uuid) -> Result<bool, E>) -> Result<(), E> {
-        for shard in fs::read_dir(&self.data)? {
-            for entry in fs::read_dir(shard?.path())? {
-                let path = entry?.path();
-                let id = path
-                    .file_name()
-                    .and_then(|name| name.to_str())
-                    .and_then(|name| Uuid::try_parse(name).ok());
-                let keep = match id {
-                    Some(id) => known(id)?,
-                    None => false,
-                };
-                if !keep {
-                    fs::remove_file(&path)?;
+        for byte in 0..=u8::MAX {
+            for entry in entries(&self.data.join(shard(byte)))? {
+                if let Some(id) = blob_id(&entry)?.filter(|id| self.path(*id) == entry.path())
+                    && !known(id)?
+                {
+                    fs::remove_file(entry.path())?;
                 }
             }
         }
@@ -120,9 +133,7 @@ impl Blobs {
     }
 
     fn path(&self, id: Uuid) -> PathBuf {
-        let name = id.simple().to_string();
-        let shard = format!("{:02x}", id.as_bytes()[0]);
-        self.data.join(shard).join(name)
+        self.data.join(shard(id.as_bytes()[0])).join(id.simple().to_string())
     }
 }
 
@@ -177,11 +188,44 @@ impl Drop for Pinned {
     }
 }
 
-/// Creates a private directory unless it is there.
-pub fn make_dir(path: &Path) -> io::Result<()> {
+/// The directory in `data/` of the blobs whose ids begin with a byte.
+fn shard(byte: u8) -> String {
+    format!("{byte:02x}")
+}
+
+/// What lies in a directory; nothing when there is none.
+fn entries(directory: &Path) -> io::Result<Vec<DirEntry>> {
+    match fs::read_dir(directory) {
+        Ok(entries) => entries.collect(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+/// The id of the blob in a file; `None` for anything that does not look like one.
+fn blob_id(entry: &DirEntry) -> io::Result<Option<Uuid>> {
+    if !entry.file_type()?.is_file() {
+        return Ok(None);
+    }
+    let name = entry.file_name();
+    let id = name.to_str().and_then(|name| Uuid::try_parse(name).ok());
+    Ok(id.filter(|id| *name == *id.simple().to_string()))
+}
+
+/// Creates a private directory unless it is there; whether it was created.
+pub fn make_dir(path: &Path) -> io::Result<bool> {
     match DirBuilder::new().mode(0o700).create(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
-        other => other,
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// The directory that holds a path's last name.
+pub fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
     }
 }
 

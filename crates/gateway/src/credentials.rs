@@ -8,10 +8,14 @@ use std::path::Path;
 use pg_storage_core::presign::{Credentials, Secret};
 use uuid::Uuid;
 
-use crate::blobs::sync_dir;
+use crate::blobs::{parent, sync_dir};
 
-/// Letters and digits; 64 of them divide a byte evenly, so every one is as likely as the others.
-const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+/// The characters of an access key. Their number divides 256, so each is as likely as the others; the same holds for
+/// [`SECRET`].
+const ID: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
+
+/// The characters of a secret key.
+const SECRET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 /// Reads the credentials from a file, or makes new ones and writes them there.
 ///
@@ -59,10 +63,7 @@ fn load(path: &Path) -> io::Result<Credentials> {
 }
 
 fn create(path: &Path) -> io::Result<()> {
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
+    let directory = parent(path);
     let temporary = directory.join(format!(".credentials-{}", Uuid::new_v4().simple()));
     let written = write(&temporary).and_then(|()| {
         // link and not rename: it refuses to replace what another process has just made.
@@ -80,17 +81,16 @@ fn write(path: &Path) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     // The umask can only take bits away; make sure none the owner needs is gone.
     file.set_permissions(fs::Permissions::from_mode(0o600))?;
-    let id = random(16)?.to_ascii_uppercase().replace(['+', '/'], "X");
-    writeln!(file, "LOCAL{id}\n{}", random(40)?)?;
+    writeln!(file, "LOCAL{}\n{}", random(16, ID)?, random(40, SECRET)?)?;
     file.sync_all()
 }
 
-fn random(length: usize) -> io::Result<String> {
+fn random(length: usize, alphabet: &[u8]) -> io::Result<String> {
     let mut bytes = vec![0; length];
     getrandom::fill(&mut bytes).map_err(io::Error::other)?;
     Ok(bytes
         .iter()
-        .filter_map(|byte| ALPHABET.get(usize::from(byte % 64)))
+        .filter_map(|byte| alphabet.get(usize::from(*byte) % alphabet.len()))
         .map(|byte| char::from(*byte))
         .collect())
 }

@@ -3,6 +3,8 @@
 use s3s::xml::{Deserialize, Deserializer, Serialize, Serializer};
 use s3s::{S3Result, s3_error};
 
+use crate::failure::{Failure, Outcome};
+
 /// The document as XML.
 pub fn write(document: &impl Serialize) -> S3Result<String> {
     let mut bytes = Vec::new();
@@ -13,7 +15,6 @@ pub fn write(document: &impl Serialize) -> S3Result<String> {
 }
 
 /// A document that [`write`] wrote.
-pub fn read<T: for<'xml> Deserialize<'xml>>(text: &str) -> S3Result<T> {
-    T::deserialize(&mut Deserializer::new(text.as_bytes()))
-        .map_err(|error| s3_error!(error, InternalError, "a stored document could not be read"))
+pub fn read<T: for<'xml> Deserialize<'xml>>(text: &str) -> Outcome<T> {
+    T::deserialize(&mut Deserializer::new(text.as_bytes())).map_err(|error| Failure::Record(Box::new(error)))
 }

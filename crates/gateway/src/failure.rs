@@ -15,9 +15,9 @@ pub enum Failure {
     /// The index could not be read or written.
     #[error("index: {0}")]
     Index(#[from] redb::Error),
-    /// A record of the index does not decode.
+    /// A record of the index does not decode, or a document in one.
     #[error("record: {0}")]
-    Record(#[from] serde_json::Error),
+    Record(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The blocking task died.
     #[error("task: {0}")]
     Task(#[from] tokio::task::JoinError),
@@ -39,6 +39,12 @@ impl Failure {
 impl From<S3Error> for Failure {
     fn from(error: S3Error) -> Self {
         Self::Refused(error)
+    }
+}
+
+impl From<serde_json::Error> for Failure {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Record(Box::new(error))
     }
 }
 

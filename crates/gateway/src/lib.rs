@@ -13,7 +13,6 @@ mod document;
 mod failure;
 mod form;
 mod front;
-mod hex;
 mod index;
 mod lifecycle;
 mod policy;

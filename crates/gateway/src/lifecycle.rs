@@ -8,7 +8,7 @@ use s3s::{S3Result, s3_error};
 use uuid::Uuid;
 
 use crate::document;
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
 use crate::index::list::{self, Position, Query};
 use crate::index::records::Moment;
 use crate::index::{Released, buckets, objects, uploads};
@@ -191,7 +191,11 @@ fn abort(store: &Store, bucket: &str, rule: &LifecycleRule, now: Moment) -> Outc
 
 fn abort_each(store: &Store, bucket: &str, uploads: &[(String, String)]) -> Outcome<()> {
     for (key, id) in uploads {
-        store.write(|transaction| Ok(((), uploads::abort(transaction, bucket, key, id)?)))?;
+        match store.write(|transaction| Ok(((), uploads::abort(transaction, bucket, key, id)?))) {
+            // Refused: completed or aborted since the page was read.
+            Ok(()) | Err(Failure::Refused(_)) => {}
+            Err(failure) => return Err(failure),
+        }
     }
     Ok(())
 }

@@ -12,7 +12,6 @@ use s3s::{S3Error, S3Result, TrailingHeaders, s3_error};
 use crate::blobs::Staged;
 use crate::checksum::{self, Algorithm, Checksum, Running, check_form};
 use crate::failure::{Failure, Outcome, custom};
-use crate::hex;
 use crate::store::Store;
 
 /// Bytes gathered before they are hashed and written: large enough to make the hand-over to a blocking thread cheap.
@@ -291,7 +290,7 @@ fn verify(sink: Sink, declared: Declared) -> S3Result<Received> {
     Ok(Received {
         staged: sink.staged.map(|staged| (staged, sink.size)),
         size: sink.size,
-        md5: hex::encode(md5.as_ref()),
+        md5: base16ct::lower::encode_string(md5.as_ref()),
         checksum,
         also: sink.also.map(Running::finish),
     })

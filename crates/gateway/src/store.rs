@@ -2,11 +2,12 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::{fs, io};
 
 use redb::WriteTransaction;
 use tokio::sync::watch;
 
-use crate::blobs::{Blobs, Staged, make_dir};
+use crate::blobs::{Blobs, Staged, make_dir, parent, sync_dir};
 use crate::failure::{Failure, Outcome};
 use crate::index::records::Segment;
 use crate::index::{Index, Released};
@@ -35,10 +36,24 @@ pub struct Store {
 
 impl Store {
     /// Opens the store below `root`, creating it if need be, and removes what an earlier crash left behind.
+    ///
+    /// Without its index nothing tells a store's files from those of something else, so a directory that has files but
+    /// no index is refused and left as it is.
     pub fn open(root: &Path, region: String) -> Outcome<Self> {
-        make_dir(root)?;
+        if make_dir(root)? {
+            sync_dir(parent(root))?;
+        }
+        let index = root.join("index.redb");
+        if Blobs::are_at(root)? && is_missing(&index)? {
+            return Err(io::Error::other(format!(
+                "{} is missing, but there are files in staging/ or data/ beside it: this is another program's \
+                 directory, or a store whose index was lost; bring the index back or take an empty directory",
+                index.display()
+            ))
+            .into());
+        }
         // First the index: its lock keeps a second server from sweeping files that the first one is writing.
-        let index = Index::open(&root.join("index.redb"))?;
+        let index = Index::open(&index)?;
         let blobs = Arc::new(Blobs::open(root)?);
         blobs.sweep(|blob| index.knows_blob(blob))?;
         Ok(Self { index, blobs, region, trouble: watch::Sender::default() })
@@ -98,12 +113,22 @@ impl Store {
     }
 }
 
+/// Whether there is no file, or one without content, in which a new index would be made.
+fn is_missing(path: &Path) -> io::Result<bool> {
+    match fs::metadata(path) {
+        Ok(file) => Ok(file.len() == 0),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::fs;
-
     use super::*;
+    use crate::index::buckets;
+    use crate::index::objects::{self, Condition};
+    use crate::index::records::{Headers, Moment, Object};
 
     #[tokio::test]
     async fn failures_are_counted_and_refusals_are_not() {
@@ -166,17 +191,17 @@ mod tests {
         let mut staged = store.blobs.stage().unwrap();
         staged.write(b"an object").unwrap();
         let blob = store.publish(Some((staged, 9)), |transaction, segments| {
-            crate::index::buckets::create(transaction, "bucket", std::time::SystemTime::now().into())?;
+            buckets::create(transaction, "bucket", Moment::now())?;
             let blob = segments.first().map(|segment| segment.blob);
-            let object = crate::index::records::Object {
+            let object = Object {
                 size: 9,
                 etag: String::new(),
-                modified: std::time::SystemTime::now().into(),
+                modified: Moment::now(),
                 checksum: None,
-                headers: crate::index::records::Headers::default(),
+                headers: Headers::default(),
                 segments,
             };
-            Ok((blob, crate::index::objects::put(transaction, "bucket", "k", &object, &Default::default())?))
+            Ok((blob, objects::put(transaction, "bucket", "k", &object, &Condition::default())?))
         });
         let blob = blob.unwrap().unwrap();
         drop(store);

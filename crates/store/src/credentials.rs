@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use aws_config::BehaviorVersion;
@@ -15,7 +15,7 @@ use aws_credential_types::provider::{ProvideCredentials, future};
 use aws_runtime::env_config::file::{EnvConfigFileKind, EnvConfigFiles};
 use aws_sdk_s3::config::Region;
 use pg_storage_core::presign::{Credentials, Secret};
-use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout_at};
 
 use crate::config::CredentialSource;
 use crate::error::{ErrorKind, StoreError, chain, clean};
@@ -30,6 +30,9 @@ const REFRESH_BEFORE: Duration = Duration::from_secs(300);
 /// Credentials without an expiry are looked up again after this long, so that an edited file is noticed.
 const LOOK_AGAIN: Duration = Duration::from_secs(900);
 
+/// A failure stands for this long, so that many calls at once learn of it together instead of each waiting for their own.
+const FAILURE_STANDS: Duration = Duration::from_secs(3);
+
 /// The current credentials; clones share them.
 #[derive(Clone)]
 pub(crate) struct Identity(Arc<Inner>);
@@ -38,14 +41,49 @@ struct Inner {
     source: CredentialSource,
     region: String,
     limit: Duration,
-    found: Mutex<Option<(Found, SystemTime)>>,
+    known: Mutex<Known>,
+    /// Held by whoever looks up.
+    turn: tokio::sync::Mutex<()>,
+}
+
+/// What the last look-ups gave.
+#[derive(Default)]
+struct Known {
+    found: Option<(Found, SystemTime)>,
+    failure: Option<(StoreError, Instant)>,
+}
+
+impl Known {
+    /// What to answer without looking up: what is fresh, or what a failure a moment ago has left.
+    fn answer(&self) -> Option<Result<Found, StoreError>> {
+        let now = SystemTime::now();
+        match (&self.found, &self.failure) {
+            (Some((found, at)), _) if is_fresh(found, *at, now) => Some(Ok(found.clone())),
+            (_, Some((error, at))) if at.elapsed() < FAILURE_STANDS => Some(self.after(error.clone())),
+            _ => None,
+        }
+    }
+
+    /// The answer after a failed look-up: temporary credentials serve until they expire.
+    fn after(&self, error: StoreError) -> Result<Found, StoreError> {
+        match &self.found {
+            Some((old, _)) if old.expiry().is_some_and(|end| end > SystemTime::now()) => Ok(old.clone()),
+            _ => Err(error),
+        }
+    }
 }
 
 impl Identity {
-    /// Nothing is looked up before it is asked for. Signing for assumed roles uses `region`; one look-up may take
-    /// `limit`.
+    /// Nothing is looked up before it is asked for. Signing for assumed roles uses `region`; asking may take
+    /// `limit`, waiting for another's look-up included.
     pub(crate) fn new(source: CredentialSource, region: String, limit: Duration) -> Self {
-        Self(Arc::new(Inner { source, region, limit, found: Mutex::new(None) }))
+        Self(Arc::new(Inner {
+            source,
+            region,
+            limit,
+            known: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
+        }))
     }
 
     /// The credentials to use now. Callers that arrive during a look-up wait for it instead of starting their own.
@@ -56,32 +94,50 @@ impl Identity {
                 (profile.as_deref(), credentials_file.as_deref())
             }
         };
-        let mut found = self.0.found.lock().await;
-        let now = SystemTime::now();
-        if let Some((credentials, looked_up)) = &*found
-            && is_fresh(credentials, *looked_up, now)
-        {
-            return Ok(credentials.clone());
+        self.renewed(|| look_up(profile, file, self.0.region.clone())).await
+    }
+
+    async fn renewed<F>(&self, look_up: impl FnOnce() -> F) -> Result<Found, StoreError>
+    where
+        F: Future<Output = Result<Found, CredentialsError>>,
+    {
+        if let Some(answer) = self.known().answer() {
+            return answer;
+        }
+        let deadline = Instant::now() + self.0.limit;
+        let Ok(_turn) = timeout_at(deadline, self.0.turn.lock()).await else {
+            return self.known().after(too_slow());
+        };
+        if let Some(answer) = self.known().answer() {
+            return answer;
         }
         // Boxed: it is large, rare, and part of every call's future.
-        let look_up = Box::pin(look_up(profile, file, self.0.region.clone()));
-        let outcome = match tokio::time::timeout(self.0.limit, look_up).await {
+        let outcome = match timeout_at(deadline, Box::pin(look_up())).await {
             Ok(outcome) => outcome.map_err(|error| explain(&error)),
-            Err(_) => Err(StoreError::local(
-                ErrorKind::Timeout,
-                OPERATION,
-                "looking up the AWS credentials took longer than the request's time limit",
-            )),
+            Err(_) => Err(too_slow()),
         };
-        match (outcome, &*found) {
-            (Ok(credentials), _) => {
-                *found = Some((credentials.clone(), now));
-                Ok(credentials)
+        let mut known = self.known();
+        match outcome {
+            Ok(found) => {
+                *known = Known { found: Some((found.clone(), SystemTime::now())), failure: None };
+                Ok(found)
             }
-            (Err(_), Some((old, _))) if old.expiry().is_some_and(|end| end > now) => Ok(old.clone()),
-            (Err(error), _) => Err(error),
+            Err(error) => {
+                known.failure = Some((error.clone(), Instant::now()));
+                known.after(error)
+            }
         }
     }
+
+    /// Every change to it is a single assignment, so that a panic elsewhere leaves it whole.
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn too_slow() -> StoreError {
+    let what = "looking up the AWS credentials took longer than the request's time limit";
+    StoreError::local(ErrorKind::Timeout, OPERATION, what)
 }
 
 impl fmt::Debug for Identity {
@@ -165,6 +221,10 @@ pub(crate) fn to_core(found: &Found) -> Credentials {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::sync::atomic::{AtomicU32, Ordering};
+
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -200,9 +260,49 @@ mod tests {
         let identity = Identity::new(missing, "us-east-1".to_owned(), Duration::from_secs(10));
         let now = SystemTime::now();
         let dying = found(Some(now + Duration::from_secs(60)));
-        *identity.0.found.lock().await = Some((dying, now));
+        identity.known().found = Some((dying, now));
+        // Looked up in vain, and then not again at once.
         assert!(identity.current().await.is_ok());
-        *identity.0.found.lock().await = Some((found(Some(now - SECOND)), now));
+        assert!(identity.known().failure.is_some());
+        assert!(identity.current().await.is_ok());
+        identity.known().found = Some((found(Some(now - SECOND)), now));
         assert!(identity.current().await.is_err());
+    }
+
+    fn identity(limit: Duration) -> Identity {
+        let source = CredentialSource::DefaultChain { profile: None, credentials_file: None };
+        Identity::new(source, "us-east-1".to_owned(), limit)
+    }
+
+    #[tokio::test]
+    async fn all_who_wait_for_a_silent_look_up_wait_for_its_time_limit_once() {
+        let limit = Duration::from_secs(1);
+        let identity = identity(limit);
+        let silent = || identity.renewed(std::future::pending);
+        let start = Instant::now();
+        let (a, b, c, d, e, f) = tokio::join!(silent(), silent(), silent(), silent(), silent(), silent());
+        assert!(start.elapsed() < 3 * limit, "{:?}", start.elapsed());
+        for outcome in [a, b, c, d, e, f] {
+            assert_eq!(outcome.unwrap_err().kind, ErrorKind::Timeout);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_failed_look_up_is_not_repeated_at_once() {
+        let identity = identity(Duration::from_secs(20));
+        let calls = AtomicU32::new(0);
+        let failing = || {
+            identity.renewed(|| async {
+                calls.fetch_add(1, Ordering::Relaxed);
+                tokio::task::yield_now().await;
+                Err(CredentialsError::not_loaded("nothing there"))
+            })
+        };
+        let (a, b) = tokio::join!(failing(), failing());
+        let c = failing().await;
+        assert_eq!(calls.load(Ordering::Relaxed), 1);
+        for outcome in [a, b, c] {
+            assert_eq!(outcome.unwrap_err().kind, ErrorKind::Denied);
+        }
     }
 }

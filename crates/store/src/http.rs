@@ -8,6 +8,7 @@ use aws_sdk_s3::primitives::{ByteStream, SdkBody};
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use aws_smithy_http_client::{Builder, Connector};
 use aws_smithy_runtime_api::client::http::{HttpConnector, HttpConnectorSettings};
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
 use crate::error::{ErrorKind, StoreError};
 
@@ -35,12 +36,6 @@ pub(crate) struct Plainly {
     limit: Duration,
 }
 
-/// An answer to a request sent without the SDK.
-pub(crate) struct Answer {
-    pub(crate) status: u16,
-    pub(crate) error: Option<StoreError>,
-}
-
 impl Plainly {
     /// A sender for URLs that begin like `url`; each request may take `limit`, connecting `connect_timeout`.
     pub(crate) fn new(url: &str, connect_timeout: Duration, limit: Duration) -> Self {
@@ -61,7 +56,7 @@ impl Plainly {
         url: &str,
         headers: &[(&str, String)],
         body: Vec<u8>,
-    ) -> Result<Answer, StoreError> {
+    ) -> Result<(), StoreError> {
         let invalid = |what: &str| StoreError::local(ErrorKind::Invalid, operation, what);
         let mut request = HttpRequest::new(SdkBody::from(body));
         request.set_method("PUT").map_err(|_| invalid("not a method"))?;
@@ -72,47 +67,39 @@ impl Plainly {
                 .try_insert((*name).to_owned(), value.clone())
                 .map_err(|_| invalid("a signed header cannot be sent"))?;
         }
-        let exchange = async {
-            let response = self
-                .connector
-                .call(request)
-                .await
-                .map_err(|error| StoreError::from_connector(operation, &error))?;
-            let status = response.status().as_u16();
-            if response.status().is_success() {
-                return Ok(Answer { status, error: None });
+        self.exchange(operation, request, async |response| {
+            let status = response.status();
+            if status.is_success() {
+                return Ok(());
             }
             let headers = response.headers().clone();
             let document = error_document(response.into_body()).await;
-            let error = StoreError::from_answer(
-                operation,
-                status,
-                element(&document, "Code"),
-                element(&document, "Message"),
-                &headers,
-            );
-            Ok(Answer { status, error: Some(error) })
-        };
-        tokio::time::timeout(self.limit, exchange).await.unwrap_or_else(|_| {
-            Err(StoreError::local(ErrorKind::Timeout, operation, "no answer within the request's time limit"))
+            let (code, message) = (element(&document, "Code"), element(&document, "Message"));
+            Err(StoreError::from_answer(operation, status.as_u16(), code, message, &headers))
         })
+        .await
     }
-}
 
-impl Plainly {
     /// The `Date` header of whatever answers `request`.
     pub(crate) async fn date(
         &self,
         operation: &'static str,
         request: HttpRequest,
     ) -> Result<Option<String>, StoreError> {
+        let date = async |response: HttpResponse| Ok(response.headers().get("date").map(str::to_owned));
+        self.exchange(operation, request, date).await
+    }
+
+    /// Sends `request` and has the answer read, all within the limit.
+    async fn exchange<T>(
+        &self,
+        operation: &'static str,
+        request: HttpRequest,
+        read: impl AsyncFnOnce(HttpResponse) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         let exchange = async {
-            let response = self
-                .connector
-                .call(request)
-                .await
-                .map_err(|error| StoreError::from_connector(operation, &error))?;
-            Ok(response.headers().get("date").map(str::to_owned))
+            let response = self.connector.call(request).await;
+            read(response.map_err(|error| StoreError::from_connector(operation, &error))?).await
         };
         tokio::time::timeout(self.limit, exchange).await.unwrap_or_else(|_| {
             Err(StoreError::local(ErrorKind::Timeout, operation, "no answer within the request's time limit"))

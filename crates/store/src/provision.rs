@@ -160,7 +160,7 @@ async fn require(store: &impl Store, plan: &Plan) -> Result<(), StoreError> {
 /// What a 409 claims is not believed: stores say "already exists" for one's own bucket, and "aborted" while
 /// another session creates the same one. HEAD shows whether we may use it.
 async fn ensure(store: &impl Store, bucket: &str) -> Result<(), StoreError> {
-    let mut attempt = 0;
+    let mut tries = Tries::default();
     loop {
         let refusal = match store.create_bucket(bucket).await {
             Err(error) if error.status == Some(409) => error,
@@ -168,15 +168,22 @@ async fn ensure(store: &impl Store, bucket: &str) -> Result<(), StoreError> {
         };
         match store.head_bucket(bucket).await {
             Ok(true) => return ours(store, bucket, refusal).await,
-            Err(error) if error.kind == ErrorKind::Denied => return Err(taken(bucket, refusal)),
+            Err(error) if keeps_out(&error, &refusal) => return Err(taken(bucket, refusal)),
             Err(error) => return Err(error),
             Ok(false) => {}
         }
-        attempt += 1;
-        if attempt == TRIES {
-            return Err(refusal);
-        }
-        pause(attempt).await;
+        let Some(wait) = tries.another(random()) else { return Err(refusal) };
+        tokio::time::sleep(wait).await;
+    }
+}
+
+/// Whether HEAD shows that the bucket is not ours to use. Where it is said to be another's, it may be in another region
+/// too (301), which we could not tell from one of ours.
+fn keeps_out(head: &StoreError, refusal: &StoreError) -> bool {
+    match head.kind {
+        ErrorKind::Denied => true,
+        ErrorKind::Invalid => refusal.kind == ErrorKind::NameTaken,
+        _ => false,
     }
 }
 
@@ -211,16 +218,30 @@ async fn bucket_policy(store: &impl Store, plan: &Plan) -> Outcome {
         return operators_task();
     }
     let bucket = plan.bucket.as_str();
-    match plan.access {
+    let (outcome, consequence) = match plan.access {
         Access::Public => {
             let document = policy::public_read(bucket, &plan.key_prefix);
             let outcome = settle(|| store.put_policy(bucket, &document)).await;
-            applied(outcome, "bucket policies", ": reading without a signature will not work")
+            (outcome, ": reading without a signature will not work")
         }
-        Access::Private | Access::Temp => {
-            applied(settle(|| store.delete_policy(bucket)).await, "bucket policies", "")
+        Access::Private | Access::Temp => (settle(|| store.delete_policy(bucket)).await, ""),
+    };
+    match outcome {
+        Err(error) if error.status == Some(405) && !lacks_policies(store, bucket).await => {
+            let message = "only the account that owns the bucket may change its policy";
+            let error = StoreError { kind: ErrorKind::Denied, message: message.to_owned(), ..error };
+            Outcome::Failed { error }
         }
+        outcome => applied(outcome, "bucket policies", consequence),
     }
+}
+
+/// Whether a 405 to a change of the policy means that the store has no policies. On AWS it means that the bucket belongs
+/// to another account (`PutBucketPolicy`, `DeleteBucketPolicy` and `GetBucketPolicy` in the S3 API reference), so the
+/// same answer to reading it decides nothing.
+async fn lacks_policies(store: &impl Store, bucket: &str) -> bool {
+    store.owns_bucket(bucket).await.unwrap_or(false)
+        || store.policy(bucket).await.is_err_and(|error| error.status == Some(501))
 }
 
 async fn cors(store: &impl Store, plan: &Plan) -> Outcome {
@@ -272,21 +293,45 @@ where
     F: FnMut() -> Fut,
     Fut: Future<Output = Result<(), StoreError>>,
 {
-    let mut attempt = 0;
+    let mut tries = Tries::default();
     loop {
         let error = match change().await {
             Err(error) if error.is_conflict() || error.kind == ErrorKind::NoSuchBucket => error,
             outcome => return outcome,
         };
-        attempt += 1;
-        if attempt == TRIES {
-            return Err(error);
-        }
-        pause(attempt).await;
+        let Some(wait) = tries.another(random()) else { return Err(error) };
+        tokio::time::sleep(wait).await;
     }
 }
 
-async fn pause(attempt: u32) {
-    let random = Uuid::new_v4().as_u64_pair().1;
-    tokio::time::sleep(backoff::delay(attempt, FIRST_WAIT, LONGEST_WAIT, random)).await;
+/// The tries of one step.
+#[derive(Default)]
+struct Tries {
+    failed: u32,
+}
+
+impl Tries {
+    /// After a failure: how long to wait before the next try, chosen by `random`; `None` after the last one.
+    fn another(&mut self, random: u64) -> Option<Duration> {
+        let wait = backoff::delay(self.failed, FIRST_WAIT, LONGEST_WAIT, random);
+        self.failed += 1;
+        (self.failed < TRIES).then_some(wait)
+    }
+}
+
+fn random() -> u64 {
+    Uuid::new_v4().as_u64_pair().1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_waits_between_tries_double_from_the_first() {
+        let mut tries = Tries::default();
+        let longest = std::iter::from_fn(|| tries.another(u64::MAX)).map(|wait| wait.as_secs_f64());
+        let longest: Vec<f64> = longest.map(|seconds| (seconds * 1000.0).round()).collect();
+        assert_eq!(longest, [100.0, 200.0, 400.0, 800.0, 1600.0]);
+    }
 }

@@ -153,7 +153,8 @@ pub trait Store: Send + Sync {
         cap: u64,
     ) -> impl Future<Output = Result<HashOutcome, StoreError>> + Send;
 
-    /// Stores an object; its entity tag. `Precondition` if it is to be created only and exists.
+    /// Stores an object; its entity tag. `Precondition` if it is to be created only and exists; that is sent once, so
+    /// that nobody is refused for their own object.
     fn put(
         &self,
         bucket: &str,
@@ -163,6 +164,7 @@ pub trait Store: Send + Sync {
     ) -> impl Future<Output = Result<Option<String>, StoreError>> + Send;
 
     /// Copies an object of at most 5 GiB within the store, asking it to compute a SHA-256; the copy's entity tag.
+    /// It is sent once: whoever repeats it must expect the first one to be carried out later than the second.
     /// With `source_etag`, `Precondition` if the source is not that one (where the store honours it).
     fn copy(
         &self,
@@ -175,14 +177,16 @@ pub trait Store: Send + Sync {
     ) -> impl Future<Output = Result<Option<String>, StoreError>> + Send;
 
     /// Deletes at most [`MAX_DELETE_BATCH`] objects: one outcome per key, in the order given. A key that does not
-    /// exist counts as deleted. `Err` only if the call as a whole failed, for example with `NoSuchBucket`.
+    /// exist counts as deleted, and one that the deadline left over failed with `Timeout`. `Err` only if the call as a
+    /// whole failed, for example with `NoSuchBucket`.
     fn delete_batch(
         &self,
         bucket: &str,
         keys: &[String],
     ) -> impl Future<Output = Result<Vec<Result<(), StoreError>>, StoreError>> + Send;
 
-    /// A page of the objects whose keys begin with `prefix`; `token` is [`Page::next`] of the page before.
+    /// A page of the objects whose keys begin with `prefix`; `token` is [`Page::next`] of the page before. `Unexpected`
+    /// if the store cuts the listing off without saying how to go on.
     fn list_page(
         &self,
         bucket: &str,

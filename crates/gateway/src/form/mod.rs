@@ -2,13 +2,14 @@
 //!
 //! Not left to s3s, which holds the file in memory and takes a form's date for a clock to be in step with.
 
+mod head;
 mod policy;
 
 use std::sync::Arc;
 
 use http::header::{CONTENT_TYPE, ETAG, LOCATION};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
-use multer::{Constraints, Field, Multipart, SizeLimit};
+use multer::{Field, Multipart};
 use pg_storage_core::presign::Credentials;
 use s3s::dto::{Metadata, PostResponse, StreamingBlob, Timestamp, TimestampFormat};
 use s3s::{Body, S3Error, S3Result, s3_error};
@@ -16,9 +17,10 @@ use s3s::{Body, S3Error, S3Result, s3_error};
 use crate::document;
 use crate::index::objects::Condition;
 use crate::index::records::{Headers, Object};
-use crate::receive::{Declared, MAX_BODY};
+use crate::receive::Declared;
 use crate::s3::{check_key, encoding, publish, refuse_unsupported, user};
 use crate::store::Store;
+use head::{Ration, Rationed, too_large};
 use policy::Signed;
 
 /// The fields before the file, names and values together: S3's limit in bytes.
@@ -58,10 +60,10 @@ impl Fields {
         String::from_utf8(value.as_bytes().to_vec()).ok()
     }
 
-    async fn read(&mut self, mut field: Field<'_>) -> S3Result<()> {
+    async fn read(&mut self, mut field: Field<'_>, ration: &Ration) -> S3Result<()> {
         let name = field.name().unwrap_or_default().to_owned();
         let mut value = Vec::new();
-        while let Some(piece) = field.chunk().await.map_err(malformed)? {
+        while let Some(piece) = ration.within(field.chunk()).await? {
             value.extend_from_slice(&piece);
             self.size += piece.len();
             self.check_size()?;
@@ -82,13 +84,7 @@ impl Fields {
     }
 
     fn check_size(&self) -> S3Result<()> {
-        if self.size <= MAX_FIELDS {
-            return Ok(());
-        }
-        Err(s3_error!(
-            MaxPostPreDataLengthExceededError,
-            "Your POST request fields preceding the upload file were too large."
-        ))
+        if self.size <= MAX_FIELDS { Ok(()) } else { Err(too_large()) }
     }
 
     /// What is kept with the object.
@@ -137,21 +133,22 @@ pub async fn accept(
     }
     let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let boundary = multer::parse_boundary(content_type).map_err(malformed)?;
-    let limits = SizeLimit::new().whole_stream(MAX_BODY.saturating_add(2 * MAX_FIELDS as u64));
-    let mut form = Multipart::with_constraints(body, boundary, Constraints::new().size_limit(limits));
+    let ration = Ration::new();
+    let mut form = Multipart::new(Rationed::new(body, Arc::clone(&ration)), boundary);
 
     let mut fields = Fields::default();
     let file = loop {
-        let field = form.next_field().await.map_err(malformed)?;
+        let field = ration.within(form.next_field()).await?;
         let field = field.ok_or_else(|| {
             s3_error!(InvalidArgument, "POST requires exactly one file upload per request.")
         })?;
         if field.name() == Some("file") {
             break field;
         }
-        fields.read(field).await?;
+        fields.read(field, &ration).await?;
     };
     let signed = Signed::check(&fields, &bucket, credentials, &store.region)?;
+    ration.lift();
     store_file(store, bucket, fields, signed, file).await
 }
 

@@ -11,7 +11,6 @@ use sha2::Sha256;
 
 use super::Fields;
 use crate::front::gate::check_scope;
-use crate::hex;
 use crate::receive::MAX_BODY;
 
 /// Fields that need no condition: what proves the policy cannot be in it.
@@ -96,6 +95,10 @@ impl Signed {
                 PostPolicyCondition::ContentLengthRange { .. } => false,
             })
         };
+        // Without these a form would be good for every bucket or for every key.
+        if let Some(missing) = ["bucket", "key"].into_iter().find(|name| !named(name)) {
+            return Err(denied(&format!("Policy has no condition on {missing}")));
+        }
         let extra = fields
             .names()
             .find(|name| !FREE.contains(name) && !name.starts_with("x-ignore-") && !named(name));
@@ -118,7 +121,7 @@ fn verify(credentials: &Credentials, day: &str, region: &str, text: &str, signat
     for part in [day, region, "s3", "aws4_request"] {
         key = mac(&key, part)?.finalize().into_bytes().to_vec();
     }
-    let signature = hex::decode(signature).ok_or_else(refused)?;
+    let signature = base16ct::lower::decode_vec(signature).map_err(|_| refused())?;
     mac(&key, text)?.verify_slice(&signature).map_err(|_| refused())
 }
 

@@ -7,6 +7,7 @@ use s3s::access::{S3Access, S3AccessContext};
 use s3s::{S3Result, s3_error};
 
 use super::Operation;
+use crate::failure::{Failure, Outcome};
 use crate::index::buckets;
 use crate::index::records::Bucket;
 use crate::policy::Policy;
@@ -36,15 +37,11 @@ impl S3Access for Access {
             return Ok(());
         }
         let Some((bucket, key)) = target.filter(|_| reads) else { return Err(denied()) };
-        let found = self
-            .store
-            .run({
-                let bucket = bucket.clone();
-                move |store| store.index.read(|transaction| buckets::get(transaction, &bucket))
-            })
-            .await
-            .map_err(|_| denied())?;
-        if !is_open(&found, &bucket, &key)? {
+        let open = self.store.run(move |store| {
+            let found = store.index.read(|transaction| buckets::get(transaction, &bucket))?;
+            is_open(&found, &bucket, &key)
+        });
+        if !open.await.map_err(|_| denied())? {
             return Err(denied());
         }
         if overrides {
@@ -62,10 +59,11 @@ fn denied() -> s3s::S3Error {
 }
 
 /// Whether everybody may read this object.
-fn is_open(bucket: &Bucket, name: &str, key: &str) -> S3Result<bool> {
+fn is_open(bucket: &Bucket, name: &str, key: &str) -> Outcome<bool> {
     let Some(text) = &bucket.policy else { return Ok(false) };
     if access_block(bucket)?.is_some_and(|block| block.restrict_public_buckets == Some(true)) {
         return Ok(false);
     }
-    Ok(Policy::parse(text, name)?.allows_everybody("s3:GetObject", name, key))
+    let policy = Policy::parse(text, name).map_err(|error| Failure::Record(Box::new(error)))?;
+    Ok(policy.allows_everybody("s3:GetObject", name, key))
 }

@@ -146,9 +146,11 @@ impl Front {
 
     async fn cors(&self, path: &str) -> Option<CORSConfiguration> {
         let bucket = path.trim_start_matches('/').split('/').next().unwrap_or_default().to_owned();
-        let found =
-            self.store.run(move |store| store.index.read(|transaction| buckets::get(transaction, &bucket)));
-        document::read(&found.await.ok()?.cors?).ok()
+        let found = self.store.run(move |store| {
+            let bucket = store.index.read(|transaction| buckets::get(transaction, &bucket))?;
+            bucket.cors.as_deref().map(document::read).transpose()
+        });
+        found.await.ok()?
     }
 }
 

@@ -13,7 +13,6 @@ use super::objects::check_key;
 use super::parts::part_number;
 use crate::checksum::{self, Algorithm, Coverage, checksum_values, show_checksum};
 use crate::failure::Outcome;
-use crate::hex;
 use crate::index::objects::Condition;
 use crate::index::records::{Moment, Object as Record, Part as PartRecord, Upload};
 use crate::index::{buckets, uploads};
@@ -171,13 +170,13 @@ impl Claim {
         let mut md5 = Md5::new();
         for part in &chosen {
             md5.update(
-                &hex::decode(&part.etag)
-                    .ok_or_else(|| s3_error!(InternalError, "a stored entity tag is not hex"))?,
+                &base16ct::lower::decode_vec(&part.etag)
+                    .map_err(|_| s3_error!(InternalError, "a stored entity tag is not hex"))?,
             );
         }
         Ok(Record {
             size,
-            etag: format!("{}-{}", hex::encode(md5.finalize().as_ref()), chosen.len()),
+            etag: format!("{}-{}", base16ct::lower::encode_string(md5.finalize().as_ref()), chosen.len()),
             modified: Moment::now(),
             checksum: Some(checksum),
             headers: upload.headers,

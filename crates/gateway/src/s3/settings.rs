@@ -3,18 +3,29 @@
 use std::sync::Arc;
 
 use s3s::dto::*;
+use s3s::xml::Deserialize;
 use s3s::{S3Error, S3Request, S3Result, s3_error};
 
-use crate::failure::custom;
+use crate::failure::{Outcome, custom};
 use crate::index::buckets;
 use crate::index::records::Bucket;
 use crate::store::Store;
 use crate::{cors, document, lifecycle, policy};
 
-async fn read(store: &Arc<Store>, bucket: String) -> S3Result<Bucket> {
-    let bucket =
-        store.run(move |store| store.index.read(|transaction| buckets::get(transaction, &bucket))).await?;
-    Ok(bucket)
+async fn read<T: Send + 'static>(
+    store: &Arc<Store>,
+    bucket: String,
+    setting: impl FnOnce(Bucket) -> Outcome<T> + Send + 'static,
+) -> S3Result<T> {
+    let read = store
+        .run(move |store| setting(store.index.read(|transaction| buckets::get(transaction, &bucket))?))
+        .await?;
+    Ok(read)
+}
+
+/// A document that may be missing.
+fn decode<T: for<'xml> Deserialize<'xml>>(text: Option<&str>) -> Outcome<Option<T>> {
+    text.map(document::read).transpose()
 }
 
 async fn change(
@@ -43,11 +54,10 @@ pub async fn get_bucket_cors(
     store: &Arc<Store>,
     request: S3Request<GetBucketCorsInput>,
 ) -> S3Result<GetBucketCorsOutput> {
-    let document = read(store, request.input.bucket)
-        .await?
-        .cors
-        .ok_or_else(|| s3_error!(NoSuchCORSConfiguration, "The CORS configuration does not exist"))?;
-    let configuration: CORSConfiguration = document::read(&document)?;
+    let configuration: CORSConfiguration =
+        read(store, request.input.bucket, |bucket| decode(bucket.cors.as_deref()))
+            .await?
+            .ok_or_else(|| s3_error!(NoSuchCORSConfiguration, "The CORS configuration does not exist"))?;
     Ok(GetBucketCorsOutput { cors_rules: Some(configuration.cors_rules) })
 }
 
@@ -77,10 +87,10 @@ pub async fn get_bucket_lifecycle_configuration(
     store: &Arc<Store>,
     request: S3Request<GetBucketLifecycleConfigurationInput>,
 ) -> S3Result<GetBucketLifecycleConfigurationOutput> {
-    let document = read(store, request.input.bucket).await?.lifecycle.ok_or_else(|| {
-        s3_error!(NoSuchLifecycleConfiguration, "The lifecycle configuration does not exist")
-    })?;
-    let configuration: BucketLifecycleConfiguration = document::read(&document)?;
+    let configuration: BucketLifecycleConfiguration =
+        read(store, request.input.bucket, |bucket| decode(bucket.lifecycle.as_deref())).await?.ok_or_else(
+            || s3_error!(NoSuchLifecycleConfiguration, "The lifecycle configuration does not exist"),
+        )?;
     Ok(GetBucketLifecycleConfigurationOutput { rules: Some(configuration.rules), ..Default::default() })
 }
 
@@ -120,7 +130,7 @@ pub async fn get_bucket_policy(
     store: &Arc<Store>,
     request: S3Request<GetBucketPolicyInput>,
 ) -> S3Result<GetBucketPolicyOutput> {
-    let policy = read(store, request.input.bucket).await?.policy;
+    let policy = read(store, request.input.bucket, |bucket| Ok(bucket.policy)).await?;
     let policy = policy.ok_or_else(|| s3_error!(NoSuchBucketPolicy, "The bucket policy does not exist"))?;
     Ok(GetBucketPolicyOutput { policy: Some(policy) })
 }
@@ -134,8 +144,8 @@ pub async fn delete_bucket_policy(
 }
 
 /// The bucket's public access block, if it has one.
-pub fn access_block(bucket: &Bucket) -> S3Result<Option<PublicAccessBlockConfiguration>> {
-    bucket.access_block.as_deref().map(document::read).transpose()
+pub fn access_block(bucket: &Bucket) -> Outcome<Option<PublicAccessBlockConfiguration>> {
+    decode(bucket.access_block.as_deref())
 }
 
 pub async fn put_public_access_block(
@@ -151,7 +161,7 @@ pub async fn get_public_access_block(
     store: &Arc<Store>,
     request: S3Request<GetPublicAccessBlockInput>,
 ) -> S3Result<GetPublicAccessBlockOutput> {
-    let configuration = access_block(&read(store, request.input.bucket).await?)?;
+    let configuration = read(store, request.input.bucket, |bucket| access_block(&bucket)).await?;
     let configuration = configuration.ok_or_else(no_access_block)?;
     Ok(GetPublicAccessBlockOutput { public_access_block_configuration: Some(configuration) })
 }

@@ -161,7 +161,9 @@ impl SmallDisk {
             Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(&path).output();
         let mounted = mounted.is_ok_and(|output| output.status.success()).then_some(Self(path));
         if mounted.is_none() {
-            eprintln!("no right to mount a file system: the part with a disk that is really full is left out");
+            eprintln!(
+                "no right to mount a file system: the part with a disk that is really full is left out"
+            );
         }
         mounted
     }

@@ -10,6 +10,7 @@ use pg_storage_core::upload::signed_headers;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
+use super::reason::Reason;
 use crate::error::{ErrorKind, StoreError};
 use crate::http::Plainly;
 use crate::s3::S3Store;
@@ -33,10 +34,18 @@ pub(super) struct Ticket {
 pub(super) enum Reply {
     /// Answered with success.
     Stored,
-    /// Refused for what it is.
-    Refused(StoreError),
+    /// Refused for the reason that was looked for.
+    Refused,
     /// The store does not know such a request.
     Unknown,
+}
+
+/// What became of one URL that many used at once.
+pub(super) struct Race {
+    /// Whose bodies were answered with success.
+    pub(super) winners: Vec<usize>,
+    /// An answer, or the lack of one, that is neither success nor a refusal by the condition.
+    pub(super) trouble: Option<StoreError>,
 }
 
 pub(super) struct Bench<'a> {
@@ -89,34 +98,44 @@ impl<'a> Bench<'a> {
         self.signer.url(&request, at)
     }
 
-    /// Sends `body` with the ticket's headers, but with the length it really has.
+    /// Sends `body` with the ticket's headers, but with the length it really has. Only a refusal for `reason` is one.
     ///
     /// # Errors
-    /// Whatever says nothing about the request itself: no connection, no answer, a server in trouble.
-    pub(super) async fn send(&mut self, ticket: &Ticket, body: &[u8]) -> Result<Reply, StoreError> {
+    /// Whatever says nothing about the request itself: no connection, no answer, a server in trouble or too busy,
+    /// rights that are missing.
+    pub(super) async fn send(
+        &mut self,
+        ticket: &Ticket,
+        body: &[u8],
+        reason: Reason,
+    ) -> Result<Reply, StoreError> {
         let headers = with_length(&ticket.headers, body.len());
-        let answer = self.sender(&ticket.url).put(OPERATION, &ticket.url, &headers, body.to_vec()).await?;
-        match answer.error {
-            None => Ok(Reply::Stored),
-            Some(error) if error.kind == ErrorKind::NotImplemented => Ok(Reply::Unknown),
-            Some(error) if (400..500).contains(&answer.status) => Ok(Reply::Refused(error)),
-            Some(error) => Err(error),
-        }
+        let sent = self.sender(&ticket.url).put(OPERATION, &ticket.url, &headers, body.to_vec()).await;
+        judge(sent, reason)
     }
 
-    /// Sends all bodies to one URL at the same time; which of them were answered with success.
-    pub(super) async fn race(&mut self, ticket: &Ticket, bodies: &[Vec<u8>]) -> Vec<usize> {
+    /// Sends all bodies to one create-only URL at the same time.
+    pub(super) async fn race(&mut self, ticket: &Ticket, bodies: &[Vec<u8>]) -> Race {
         let sender = self.sender(&ticket.url);
         let mut running = JoinSet::new();
         for (index, body) in bodies.iter().enumerate() {
             let (sender, url, body) = (Arc::clone(&sender), ticket.url.clone(), body.clone());
             let headers = with_length(&ticket.headers, body.len());
-            running.spawn(async move {
-                let answer = sender.put(OPERATION, &url, &headers, body).await;
-                answer.is_ok_and(|answer| answer.error.is_none()).then_some(index)
-            });
+            running.spawn(async move { (index, sender.put(OPERATION, &url, &headers, body).await) });
         }
-        running.join_all().await.into_iter().flatten().collect()
+        let mut race = Race { winners: Vec::new(), trouble: None };
+        for (index, sent) in running.join_all().await {
+            match judge(sent, Reason::Condition) {
+                Ok(Reply::Stored) => race.winners.push(index),
+                Ok(Reply::Refused) => {}
+                Ok(Reply::Unknown) => {
+                    let what = "the store knows create-only PUTs and then does not";
+                    race.trouble = Some(StoreError::local(ErrorKind::Unexpected, OPERATION, what));
+                }
+                Err(error) => race.trouble = Some(error),
+            }
+        }
+        race
     }
 
     /// Whether nothing is stored under `key`.
@@ -126,13 +145,7 @@ impl<'a> Bench<'a> {
 
     /// Whether exactly `body` is stored under `key`.
     pub(super) async fn holds(&self, key: &str, body: &[u8]) -> Result<bool, StoreError> {
-        match self.store.get_range(self.bucket, key, 0, body.len() as u64 + 1).await {
-            Ok(found) => Ok(found == body),
-            // A refused overwrite that loses the old bytes shows as a failing GET; a store in trouble as well, but
-            // to distrust it then is the safe side.
-            Err(error) if matches!(error.kind, ErrorKind::Timeout) => Err(error),
-            Err(_) => Ok(false),
-        }
+        self.store.holds(self.bucket, key, body).await
     }
 
     /// Removes everything that any trial may have stored. What cannot be removed now is found by a scan for
@@ -146,6 +159,15 @@ impl<'a> Bench<'a> {
         Arc::clone(self.plainly.get_or_insert_with(|| {
             Arc::new(Plainly::new(url, store.connect_timeout(), store.request_timeout()))
         }))
+    }
+}
+
+fn judge(sent: Result<(), StoreError>, reason: Reason) -> Result<Reply, StoreError> {
+    match sent {
+        Ok(()) => Ok(Reply::Stored),
+        Err(error) if reason.explains(&error) => Ok(Reply::Refused),
+        Err(error) if error.kind == ErrorKind::NotImplemented => Ok(Reply::Unknown),
+        Err(error) => Err(error),
     }
 }
 

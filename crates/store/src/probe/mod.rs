@@ -1,10 +1,11 @@
 //! What a store really enforces, found by trying it with presigned URLs in a scratch prefix.
 //!
 //! A 200 proves nothing and neither does a HEAD that echoes the declared sum: several servers store a wrong body
-//! and do both. So every trial is the forbidden thing itself, and counts as enforced only if it was refused *and*
-//! nothing was stored. Create-only is tried by concurrent writers too, because some servers pass two in a row.
+//! and do both. So every trial is the forbidden thing itself, and counts as enforced only if it was refused for that *and*
+//! nothing was stored. An answer about anything else, such as a throttle, proves nothing either way. Create-only is tried by concurrent writers too, because some servers pass two in a row.
 
 mod bench;
+mod reason;
 mod trials;
 
 use pg_storage_core::presign::Signer;
@@ -45,20 +46,21 @@ pub struct Capabilities {
     pub copy_source_if_match: Support,
     /// An expired URL is refused.
     pub expiry: Support,
-    /// A URL is refused after a change to its key, its signature or a signed header.
+    /// A URL is refused after a change to its key, its signature or a signed header, and without one of these headers.
     pub tampering: Support,
 }
 
 impl Capabilities {
     /// Whether an upload with a declared hash can go straight to its final key: nothing but the declared bytes
-    /// can ever be there.
+    /// can ever be there. Whoever may leave a signed header out is bound by none, hence `tampering`.
     #[must_use]
     pub fn direct(&self) -> bool {
-        [self.checksum, self.length, self.create_only].iter().all(|&support| support == Support::Enforced)
+        let needed = [self.checksum, self.length, self.create_only, self.tampering];
+        needed.iter().all(|&support| support == Support::Enforced)
     }
 }
 
-/// Tries the store out below `scratch_prefix` of an existing bucket, in about a hundred small requests, and
+/// Tries the store out below `scratch_prefix` of an existing bucket, in about two hundred small requests, and
 /// removes what that leaves there, also after a failure.
 ///
 /// # Errors

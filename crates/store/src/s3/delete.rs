@@ -6,6 +6,7 @@ use aws_sdk_s3::operation::delete_objects::DeleteObjectsOutput;
 use aws_sdk_s3::types::{Delete, ObjectIdentifier};
 use aws_smithy_runtime_api::http::Headers;
 use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
 
 use super::S3Store;
 use super::call::{add_content_md5, call};
@@ -29,6 +30,7 @@ impl S3Store {
         if keys.len() > MAX_DELETE_BATCH {
             return Err(StoreError::local(ErrorKind::Invalid, OPERATION, "at most 1000 keys per call"));
         }
+        let deadline = Instant::now() + self.request_timeout;
         let objects = keys
             .iter()
             .map(|key| ObjectIdentifier::builder().key(key).build())
@@ -38,34 +40,44 @@ impl S3Store {
         let request = self.client().await?.delete_objects().bucket(bucket).delete(delete);
         match call!("DeleteObjects", request.customize().mutate_request(add_content_md5), customized) {
             Ok(output) => Ok(outcomes(keys, &output)),
-            Err(error) if error.kind == ErrorKind::NotImplemented => self.delete_each(bucket, keys).await,
+            Err(error) if error.kind == ErrorKind::NotImplemented => {
+                self.delete_each(bucket, keys, deadline).await
+            }
             Err(error) => Err(error),
         }
     }
 
-    async fn delete_each(&self, bucket: &str, keys: &[String]) -> Result<Outcomes, StoreError> {
-        let mut outcomes = Vec::with_capacity(keys.len());
-        for batch in keys.chunks(AT_ONCE) {
-            let mut running = JoinSet::new();
-            for (index, key) in batch.iter().enumerate() {
+    async fn delete_each(
+        &self,
+        bucket: &str,
+        keys: &[String],
+        deadline: Instant,
+    ) -> Result<Outcomes, StoreError> {
+        let left_over = "no time was left within the request's time limit";
+        let left_over = StoreError::local(ErrorKind::Timeout, "DeleteObject", left_over);
+        let mut outcomes: Outcomes = vec![Err(left_over); keys.len()];
+        let mut waiting = keys.iter().enumerate();
+        let mut running = JoinSet::new();
+        loop {
+            for (index, key) in waiting.by_ref().take(AT_ONCE - running.len()) {
                 let (store, bucket, key) = (self.clone(), bucket.to_owned(), key.clone());
                 running.spawn(async move { (index, store.delete_one(&bucket, &key).await) });
             }
-            let mut done = Vec::with_capacity(batch.len());
-            while let Some(finished) = running.join_next().await {
-                done.push(finished.map_err(|_| {
-                    StoreError::local(ErrorKind::Unexpected, "DeleteObject", "a deletion was interrupted")
-                })?);
+            let Ok(Some(finished)) = timeout_at(deadline, running.join_next()).await else {
+                return Ok(outcomes);
+            };
+            let (index, outcome) = finished.map_err(|_| {
+                StoreError::local(ErrorKind::Unexpected, "DeleteObject", "a deletion was interrupted")
+            })?;
+            if let Err(error) = &outcome
+                && error.kind == ErrorKind::NoSuchBucket
+            {
+                return Err(error.clone());
             }
-            done.sort_unstable_by_key(|(index, _)| *index);
-            for (_, outcome) in done {
-                match outcome {
-                    Err(error) if error.kind == ErrorKind::NoSuchBucket => return Err(error),
-                    outcome => outcomes.push(outcome),
-                }
+            if let Some(place) = outcomes.get_mut(index) {
+                *place = outcome;
             }
         }
-        Ok(outcomes)
     }
 
     async fn delete_one(&self, bucket: &str, key: &str) -> Result<(), StoreError> {

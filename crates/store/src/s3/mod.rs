@@ -133,6 +133,11 @@ impl S3Store {
             .build();
         Config::builder().timeout_config(timeouts)
     }
+
+    /// For calls that must not be repeated behind the caller's back.
+    fn once(&self) -> Builder {
+        self.unhurried().retry_config(RetryConfig::disabled())
+    }
 }
 
 impl fmt::Debug for S3Store {

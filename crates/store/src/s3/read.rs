@@ -1,16 +1,55 @@
 //! Reading bodies: whole but small, or streamed through SHA-256 in bounded memory.
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::primitives::ByteStream;
 use pg_storage_core::digest::Hasher;
 
+use super::S3Store;
+use super::call::call;
 use super::convert::length;
 use crate::error::{ErrorKind, StoreError};
 use crate::store::{HEAD_BYTES, HashOutcome, ObjectHash};
 
 const OPERATION: &str = "GetObject";
+
+impl S3Store {
+    /// The answer to a GET of at most `len` bytes from offset `from`; `None` if the object ends before.
+    pub(super) async fn open_range(
+        &self,
+        bucket: &str,
+        key: &str,
+        from: u64,
+        len: NonZeroU64,
+    ) -> Result<Option<GetObjectOutput>, StoreError> {
+        let range = format!("bytes={from}-{}", from.saturating_add(len.get() - 1));
+        let request = self.client().await?.get_object().bucket(bucket).key(key).range(range);
+        match call!("GetObject", request) {
+            Ok(output) => Ok(Some(output)),
+            Err(error) if error.status == Some(416) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether exactly `body` is stored under `key`. An object that is not there, or whose bytes break off, is not;
+    /// a store that cannot answer now says nothing.
+    pub(crate) async fn holds(&self, bucket: &str, key: &str, body: &[u8]) -> Result<bool, StoreError> {
+        let one_more = NonZeroU64::MIN.saturating_add(body.len() as u64);
+        let found = match self.open_range(bucket, key, 0, one_more).await {
+            Ok(Some(output)) => collect(output.body, one_more.get(), self.request_timeout).await,
+            Ok(None) => return Ok(body.is_empty()),
+            Err(error) if error.kind == ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        match found {
+            Ok(found) => Ok(found == body),
+            Err(error) if error.kind == ErrorKind::Unavailable => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
 
 /// The rest of a body of which no more than `len` bytes are wanted. The whole of it may take `limit`.
 pub(super) async fn collect(body: ByteStream, len: u64, limit: Duration) -> Result<Vec<u8>, StoreError> {

@@ -1,5 +1,7 @@
 //! [`Store`] in terms of S3 operations.
 
+use std::num::NonZeroU64;
+
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{
     BucketLocationConstraint, BucketVersioningStatus, ChecksumAlgorithm, ChecksumMode,
@@ -47,13 +49,10 @@ impl Store for S3Store {
     }
 
     async fn get_range(&self, bucket: &str, key: &str, from: u64, len: u64) -> Result<Vec<u8>, StoreError> {
-        let Some(last) = len.checked_sub(1) else { return Ok(Vec::new()) };
-        let range = format!("bytes={from}-{}", from.saturating_add(last));
-        let request = self.client().await?.get_object().bucket(bucket).key(key).range(range);
-        match call!("GetObject", request) {
-            Ok(output) => collect(output.body, len, self.request_timeout).await,
-            Err(error) if error.status == Some(416) => Ok(Vec::new()),
-            Err(error) => Err(error),
+        let Some(wanted) = NonZeroU64::new(len) else { return Ok(Vec::new()) };
+        match self.open_range(bucket, key, from, wanted).await? {
+            Some(output) => collect(output.body, len, self.request_timeout).await,
+            None => Ok(Vec::new()),
         }
     }
 
@@ -79,7 +78,9 @@ impl Store for S3Store {
         if options.create_only {
             request = request.if_none_match("*");
         }
-        let request = request.customize().config_override(self.unhurried());
+        // Tried again after a lost answer, it would meet its own object and call it another's.
+        let attempts = if options.create_only { self.once() } else { self.unhurried() };
+        let request = request.customize().config_override(attempts);
         Ok(call!("PutObject", request, customized)?.e_tag)
     }
 
@@ -103,7 +104,8 @@ impl Store for S3Store {
             .metadata_directive(MetadataDirective::Replace)
             .content_type(content_type)
             .checksum_algorithm(ChecksumAlgorithm::Sha256);
-        let request = request.customize().config_override(self.unhurried());
+        // A copy that the store carries out late must not overwrite what a second one was verified to be.
+        let request = request.customize().config_override(self.once());
         let output = call!("CopyObject", request, customized)?;
         Ok(output.copy_object_result.and_then(|result| result.e_tag))
     }
@@ -130,7 +132,12 @@ impl Store for S3Store {
         let encoded = output.encoding_type() == Some(&EncodingType::Url);
         let objects = output.contents().iter().map(|object| listed(object, encoded));
         let objects = objects.collect::<Result<Vec<_>, _>>()?;
-        let next = output.next_continuation_token.filter(|_| output.is_truncated == Some(true));
+        let is_last = output.is_truncated != Some(true);
+        let next = output.next_continuation_token.filter(|token| !is_last && !token.is_empty());
+        if next.is_none() && !is_last {
+            let what = "the listing is cut off and does not say how to go on";
+            return Err(StoreError::local(ErrorKind::Unexpected, "ListObjectsV2", what));
+        }
         Ok(Page { objects, next })
     }
 
@@ -146,7 +153,10 @@ impl Store for S3Store {
         match call!("CreateBucket", request) {
             // Elsewhere than on AWS a region to sign for need not be a location to ask for.
             Err(error) if is_about_location(&error) => {
-                call!("CreateBucket", client.create_bucket().bucket(bucket)).map(drop).map_err(|_| error)
+                match call!("CreateBucket", client.create_bucket().bucket(bucket)) {
+                    Err(again) if is_about_location(&again) => Err(error),
+                    outcome => outcome.map(drop),
+                }
             }
             outcome => outcome.map(drop),
         }

@@ -2,8 +2,8 @@
 
 use pg_storage_core::origin::Origin;
 use pg_storage_core::policy::Access;
-use pg_storage_store::provision::{Outcome, Plan, Reading, Report, inspect, provision};
-use pg_storage_store::{ErrorKind, PublicAccessBlock, Store as _};
+use pg_storage_store::provision::{Outcome, Plan, Report, provision};
+use pg_storage_store::{ErrorKind, PublicAccessBlock, Reading, Store as _, inspect};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;

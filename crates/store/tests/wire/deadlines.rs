@@ -58,11 +58,30 @@ async fn a_silent_store_times_out() {
 async fn all_attempts_and_the_waits_between_them_have_one_deadline() {
     let server = Server::start(|_| Reply::error(503, "SlowDown")).await;
     let mut config = config(&server.url);
-    config.request_timeout = Duration::from_millis(700);
-    config.max_attempts = 50;
+    // So many attempts that their waits cannot all fit, and time enough for more than one on a machine that stalls.
+    config.request_timeout = Duration::from_secs(5);
+    config.max_attempts = 20;
     let error = timed(S3Store::connect(config).unwrap().head_bucket("b")).await;
     assert_eq!(error.kind, ErrorKind::Timeout, "{error}");
     assert!(server.requests().len() > 1);
+}
+
+#[tokio::test]
+async fn deletes_one_by_one_have_one_deadline() {
+    let server = Server::start(|request| match request.method.as_str() {
+        "POST" => Reply::error(501, "NotImplemented"),
+        _ if request.path == "/b/k0" => Reply::new(204),
+        _ => Reply::new(204).then(After::Mute),
+    })
+    .await;
+    let store = impatient(&server.url, 1_000, 2_000);
+    let keys: Vec<String> = (0..1000).map(|n| format!("k{n}")).collect();
+    let outcomes =
+        tokio::time::timeout(END, store.delete_batch("b", &keys)).await.expect("it must end by itself");
+    let kinds: Vec<_> =
+        outcomes.unwrap().into_iter().map(|outcome| outcome.map_err(|error| error.kind)).collect();
+    assert_eq!(kinds[0], Ok(()));
+    assert_eq!(kinds[1..], [Err(ErrorKind::Timeout); 999]);
 }
 
 #[tokio::test]

@@ -5,8 +5,8 @@ use std::sync::Mutex;
 
 use pg_storage_core::origin::Origin;
 use pg_storage_core::policy::Access;
-use pg_storage_store::ErrorKind;
-use pg_storage_store::provision::{Outcome, Plan, Report, inspect, provision};
+use pg_storage_store::provision::{Outcome, Plan, Report, provision};
+use pg_storage_store::{ErrorKind, inspect};
 use serde_json::json;
 
 use crate::canned::{Reply, Server};
@@ -105,7 +105,7 @@ async fn a_conflict_is_decided_by_looking() {
         "<ListAllMyBucketsResult><Buckets><Bucket><Name>b</Name></Bucket></Buckets></ListAllMyBucketsResult>";
     let others = "<ListAllMyBucketsResult><Buckets><Bucket><Name>bb</Name></Bucket></Buckets></ListAllMyBucketsResult>";
     // (create says, HEAD says, our list says) and whether the bucket is ours.
-    let cases: [(&str, u16, (u16, &str), bool); 6] = [
+    let cases = [
         ("BucketAlreadyOwnedByYou", 200, (200, others), true),
         ("BucketAlreadyOwnedByYou", 403, (200, listed), false),
         ("BucketAlreadyExists", 403, (200, listed), false),
@@ -113,6 +113,9 @@ async fn a_conflict_is_decided_by_looking() {
         // Somebody else's bucket that everybody may list.
         ("BucketAlreadyExists", 200, (200, others), false),
         ("BucketAlreadyExists", 200, (403, "AccessDenied"), false),
+        // Somebody else's, in another region.
+        ("BucketAlreadyExists", 301, (200, others), false),
+        ("BucketAlreadyExists", 400, (200, others), false),
     ];
     for (code, head, list, is_ours) in cases {
         let server =
@@ -125,6 +128,51 @@ async fn a_conflict_is_decided_by_looking() {
             assert_eq!(outcomes(&report), [("create", "failed")]);
             let applied = server.lines().into_iter().filter(|line| line.contains("/b?")).count();
             assert_eq!(applied, 0, "nothing is applied to somebody else's bucket: {:?}", server.lines());
+        }
+    }
+}
+
+#[tokio::test]
+async fn without_an_answer_nobody_is_called_the_owner() {
+    // (create says, HEAD says) and what is known then.
+    for (code, head, kind) in [
+        ("BucketAlreadyExists", 503, ErrorKind::Unavailable),
+        ("BucketAlreadyExists", 429, ErrorKind::Unavailable),
+        ("BucketAlreadyOwnedByYou", 301, ErrorKind::Invalid),
+    ] {
+        let server = scripted(&[("PUT /b", &[(409, code)]), ("HEAD /b", &[(head, "<x/>")])]).await;
+        let report = provision(&server.store(), &plan(Access::Private)).await;
+        assert_eq!(report.failure().unwrap().kind, kind, "{code} {head}");
+        assert_eq!(outcomes(&report), [("create", "failed")]);
+    }
+}
+
+#[tokio::test]
+async fn a_policy_call_that_is_not_allowed_is_a_refusal_unless_the_store_has_no_policies() {
+    const NOT_ALLOWED: (u16, &str) = (405, "MethodNotAllowed");
+    let listed =
+        "<ListAllMyBucketsResult><Buckets><Bucket><Name>b</Name></Bucket></Buckets></ListAllMyBucketsResult>";
+    let none = "<ListAllMyBucketsResult><Buckets/></ListAllMyBucketsResult>";
+    // (our list says, reading the policy says) and what becomes of the step.
+    let cases = [
+        // To other accounts AWS says 405, to whoever sets, removes or reads a policy.
+        ((200, none), NOT_ALLOWED, "failed"),
+        ((200, none), (403, "AccessDenied"), "failed"),
+        ((403, "AccessDenied"), NOT_ALLOWED, "failed"),
+        ((403, "AccessDenied"), (404, "NoSuchBucketPolicy"), "failed"),
+        // The owner is never told so there: this store does not know policies.
+        ((200, listed), NOT_ALLOWED, "skipped"),
+        ((200, none), (501, "NotImplemented"), "skipped"),
+    ];
+    for (access, line) in [(Access::Private, "DELETE /b?policy"), (Access::Public, "PUT /b?policy")] {
+        for (list, policy, expected) in cases {
+            let server =
+                scripted(&[(line, &[NOT_ALLOWED]), ("GET /", &[list]), ("GET /b?policy", &[policy])]).await;
+            let report = provision(&server.store(), &plan(access)).await;
+            assert_eq!(outcomes(&report)[2], ("policy", expected), "{line}: {list:?}, {policy:?}");
+            if expected == "failed" {
+                assert_eq!(report.failure().unwrap().kind, ErrorKind::Denied);
+            }
         }
     }
 }

@@ -191,6 +191,58 @@ async fn a_bucket_is_asked_for_where_we_sign_and_else_anywhere() {
 }
 
 #[tokio::test]
+async fn what_the_second_try_without_a_location_says_is_what_counts() {
+    for (status, code, kind) in [
+        (409, "BucketAlreadyOwnedByYou", ErrorKind::AlreadyExists),
+        (409, "BucketAlreadyExists", ErrorKind::NameTaken),
+        (403, "AccessDenied", ErrorKind::Denied),
+        // Both are about the location: the first answer names the one that was asked for.
+        (400, "IllegalLocationConstraintException", ErrorKind::Invalid),
+    ] {
+        let calls = AtomicUsize::new(0);
+        let server = Server::start(move |_| match calls.fetch_add(1, Ordering::Relaxed) {
+            0 => Reply::error(400, "InvalidLocationConstraint"),
+            _ => Reply::error(status, code),
+        })
+        .await;
+        let mut elsewhere = config(&server.url);
+        elsewhere.region = "nbg1".to_owned();
+        let error = S3Store::connect(elsewhere).unwrap().create_bucket("b").await.unwrap_err();
+        let expected = if kind == ErrorKind::Invalid { "InvalidLocationConstraint" } else { code };
+        assert_eq!((error.kind, error.code.as_deref()), (kind, Some(expected)));
+    }
+}
+
+#[tokio::test]
+async fn a_listing_cut_off_without_a_way_on_is_not_the_last_page() {
+    for token in ["", "<NextContinuationToken/>", "<NextContinuationToken></NextContinuationToken>"] {
+        let server = Server::start(move |_| {
+            Reply::new(200).body(format!(
+                "<ListBucketResult><IsTruncated>true</IsTruncated>{token}\
+                 <Contents><Key>k</Key><Size>3</Size></Contents></ListBucketResult>"
+            ))
+        })
+        .await;
+        let error = server.store().list_page("b", "", None).await.unwrap_err();
+        assert_eq!((error.kind, error.operation), (ErrorKind::Unexpected, "ListObjectsV2"), "{token}");
+    }
+}
+
+#[tokio::test]
+async fn what_must_not_happen_twice_is_sent_once() {
+    let server = Server::start(|_| Reply::error(503, "SlowDown")).await;
+    let store = server.store();
+    let plain = PutOptions { content_type: "text/plain", sha256: None, create_only: false };
+    let attempts = [
+        store.put("b", "k", vec![1], PutOptions { create_only: true, ..plain }).await.unwrap_err().attempts,
+        store.copy("b", "from", "b", "to", None, "text/plain").await.unwrap_err().attempts,
+        // Of this one it does not matter how often it is stored.
+        store.put("b", "k", vec![1], plain).await.unwrap_err().attempts,
+    ];
+    assert_eq!(attempts, [Some(1), Some(1), Some(3)]);
+}
+
+#[tokio::test]
 async fn lifecycle_rules_say_one_thing_each_and_abort_is_not_expiry() {
     let server = Server::start(|_| Reply::new(200)).await;
     server.store().put_lifecycle("b", "p/", &policy::lifecycle(Access::Private)).await.unwrap();

@@ -50,9 +50,7 @@ fn parameter<'a>(request: &'a Request, name: &str) -> &'a str {
 /// `20260131T235959Z` in seconds since 1970.
 fn signed_at(date: &str) -> i64 {
     let (day, time) = date.split_once('T').unwrap();
-    let text = format!(
-        "{}-{}-{}T{}:{}:{}Z",
-        &day[..4], &day[4..6], &day[6..], &time[..2], &time[2..4], &time[4..6]
-    );
+    let text =
+        format!("{}-{}-{}T{}:{}:{}Z", &day[..4], &day[4..6], &day[6..], &time[..2], &time[2..4], &time[4..6]);
     DateTime::from_str(&text, DateTimeFormat::DateTime).unwrap().secs()
 }

@@ -1,0 +1,68 @@
+-- Whose objects these are. Rows can be copied (a restored dump, CREATE DATABASE ... TEMPLATE), the bytes in
+-- the store cannot: only the database that the rows were made in may delete them.
+
+-- Not one row but alike ones, and no key: first uploads record without waiting for each other, and a restored
+-- dump collides with nothing.
+CREATE TABLE storage_private.installation (
+    system_identifier bigint NOT NULL,
+    database          oid NOT NULL
+);
+COMMENT ON TABLE storage_private.installation IS 'The database that owns the objects: recorded with the first upload, dumped, and no longer true in a copy. Simultaneous first uploads leave several rows, all alike.';
+COMMENT ON COLUMN storage_private.installation.system_identifier IS 'Of the cluster; a standby and a promoted one have the same.';
+COMMENT ON COLUMN storage_private.installation.database IS 'Of the database in it; renaming does not change it.';
+
+SELECT pg_catalog.pg_extension_config_dump('storage_private.installation', '');
+
+CREATE FUNCTION storage_private.this_installation() RETURNS storage_private.installation
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT c.system_identifier, d.oid FROM pg_control_system() c, pg_database d WHERE d.datname = current_database()
+$$;
+COMMENT ON FUNCTION storage_private.this_installation() IS 'The identity of this database.';
+
+-- Rows without an owner were not made here: they came without it, and stay unowned until somebody decides.
+CREATE FUNCTION storage_private.record_installation() RETURNS void
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+    INSERT INTO storage_private.installation
+    SELECT i.* FROM storage_private.this_installation() i
+    WHERE NOT EXISTS (SELECT FROM storage_private.installation)
+      AND NOT EXISTS (SELECT FROM storage.upload_requests)
+      AND NOT EXISTS (SELECT FROM storage.objects)
+      AND NOT EXISTS (SELECT FROM storage.object_deletions)
+$$;
+COMMENT ON FUNCTION storage_private.record_installation() IS 'Records with the first upload that this database owns the objects to come.';
+
+CREATE FUNCTION storage_private.require_ownership() RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    this storage_private.installation := storage_private.this_installation();
+    owner storage_private.installation;
+BEGIN
+    SELECT i.* INTO owner FROM storage_private.installation i
+    ORDER BY (i.system_identifier, i.database) = (this.system_identifier, this.database) LIMIT 1;
+    IF FOUND AND owner = this THEN
+        RETURN;
+    ELSIF NOT FOUND AND NOT EXISTS (SELECT FROM storage.upload_requests) AND NOT EXISTS (SELECT FROM storage.objects)
+          AND NOT EXISTS (SELECT FROM storage.object_deletions) THEN
+        RETURN;
+    END IF;
+    PERFORM storage_private.refuse('NOT_OWNER_OF_OBJECTS', 'this database is a copy, and the objects belong to the original',
+        format('The objects belong to %s; this is system %s, database %s.',
+               coalesce(format('system %s, database %s', owner.system_identifier, owner.database), 'nobody on record'),
+               this.system_identifier, this.database),
+        'Should this database own them from now on, and no other delete them, call storage.adopt_installation().');
+END $$;
+COMMENT ON FUNCTION storage_private.require_ownership() IS 'Refuses to delete what another database may still need. Errors: NOT_OWNER_OF_OBJECTS.';
+
+CREATE FUNCTION storage.adopt_installation() RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM storage_private.require_writable();
+    DELETE FROM storage_private.installation;
+    INSERT INTO storage_private.installation SELECT i.* FROM storage_private.this_installation() i;
+END $$;
+COMMENT ON FUNCTION storage.adopt_installation() IS
+'Declares that this database owns the objects from now on, after a restore that replaces the original. The original must not run any more: each would delete what the other still uses. For the extension''s owner.';
