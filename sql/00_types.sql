@@ -118,7 +118,7 @@ COMMENT ON TYPE storage.cache_statistics IS
 'Counters of the cache of provisioned buckets since the server (shared) or the session (not shared) started.';
 COMMENT ON COLUMN storage.cache_statistics.shared IS 'Whether all sessions share it; false without preload.';
 COMMENT ON COLUMN storage.cache_statistics.capacity IS 'Entries there is room for.';
-COMMENT ON COLUMN storage.cache_statistics.entries IS 'Entries it holds, of all databases.';
+COMMENT ON COLUMN storage.cache_statistics.entries IS 'Entries it holds, of this database.';
 COMMENT ON COLUMN storage.cache_statistics.hits IS 'Look-ups that found an entry.';
 COMMENT ON COLUMN storage.cache_statistics.misses IS 'Look-ups that did not.';
 COMMENT ON COLUMN storage.cache_statistics.provisionings IS 'Times that a physical bucket was brought to its configuration.';
@@ -168,7 +168,8 @@ COMMENT ON COLUMN storage_private.admission.file_id IS 'Of the file to be.';
 COMMENT ON COLUMN storage_private.admission.tenant_id IS 'The tenant of the bucket.';
 COMMENT ON COLUMN storage_private.admission.physical_name IS 'The bucket in the store.';
 COMMENT ON COLUMN storage_private.admission.object_key IS 'The key that the URL will name.';
-COMMENT ON COLUMN storage_private.admission.direct IS 'Whether that key is final.';
+COMMENT ON COLUMN storage_private.admission.final_key IS 'The key that the object will have.';
+COMMENT ON COLUMN storage_private.admission.direct IS 'Whether these are the same.';
 COMMENT ON COLUMN storage_private.admission.create_only IS 'Whether If-None-Match is signed.';
 COMMENT ON COLUMN storage_private.admission.created_at IS 'Now, by the wall clock.';
 COMMENT ON COLUMN storage_private.admission.expires_at IS 'When the URL ends.';

@@ -13,11 +13,11 @@ COMMENT ON FUNCTION storage_private.sweep_times(timestamptz) IS
 'When to remove a key that a URL still names: now, when the URL ends, and again for a PUT that was still running.';
 
 CREATE FUNCTION storage_private.lock_upload(upload_id uuid)
-RETURNS TABLE (tenant_id text, bucket_id uuid, content_type text, size bigint, sha256 text, physical_name text, object_key text,
+RETURNS TABLE (content_type text, size bigint, sha256 text, physical_name text, object_key text,
                final_key text, direct boolean, status storage.upload_status, expires_at timestamptz, verify_content_type boolean)
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT u.tenant_id, u.bucket_id, u.content_type, u.size, u.sha256, u.physical_name, u.object_key, u.final_key, u.direct,
+    SELECT u.content_type, u.size, u.sha256, u.physical_name, u.object_key, u.final_key, u.direct,
            u.status, u.expires_at, b.verify_content_type
     FROM storage.upload_requests u JOIN storage.buckets b ON b.id = u.bucket_id
     WHERE u.id = $1 FOR NO KEY UPDATE OF u

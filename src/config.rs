@@ -15,6 +15,7 @@ use pg_storage_store::{CredentialSource, StoreConfig};
 
 use crate::error::{Failure, Result};
 use crate::guc::{self, BucketLayout};
+use crate::preload;
 use crate::worker::local_store;
 
 /// Which physical bucket a logical one uses.
@@ -56,12 +57,13 @@ pub struct Config {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {
     epoch: u64,
+    reloaded_at: i64,
     local_port: u16,
 }
 
 /// The stamp of now.
 pub fn stamp() -> Stamp {
-    Stamp { epoch: guc::epoch(), local_port: local_store::port() }
+    Stamp { epoch: guc::epoch(), reloaded_at: guc::reloaded_at(), local_port: local_store::port() }
 }
 
 thread_local! {
@@ -71,7 +73,8 @@ thread_local! {
 /// The configuration of now.
 ///
 /// # Errors
-/// `NOT_CONFIGURED` naming the setting that is missing or wrong; `STORE_UNAVAILABLE` while the local store starts.
+/// `NOT_CONFIGURED` naming the setting that is missing or wrong; `NEEDS_PRELOAD` for credentials in the configuration
+/// file of a server that does not preload; `STORE_UNAVAILABLE` while the local store starts.
 pub fn current() -> Result<Rc<Config>> {
     let now = stamp();
     if let Some(config) =
@@ -86,6 +89,7 @@ pub fn current() -> Result<Rc<Config>> {
 }
 
 fn build() -> Result<Config> {
+    refuse_readable_credentials()?;
     let from_environment = guc::text(&guc::ENDPOINT).is_none();
     match guc::text(&guc::ENDPOINT).or_else(|| environment("S3_ENDPOINT")) {
         Some(endpoint) => remote(&endpoint, from_environment),
@@ -208,10 +212,29 @@ fn refuse_plain_http(setting: &str, endpoint: &Endpoint, insecure: bool) -> Resu
     Ok(())
 }
 
+/// A session that has not loaded the library knows nothing of our settings: PostgreSQL then keeps what the file says as
+/// a placeholder, which it shows to everybody and whose changes it logs. So a key there is refused, not used.
+fn refuse_readable_credentials() -> Result<()> {
+    let given = guc::ACCESS_KEY_ID.get().is_some() || guc::SECRET_ACCESS_KEY.get().is_some();
+    if !given || preload::preloaded() {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Token::NeedsPreload,
+        "credentials in the configuration file need the library preloaded",
+    )
+    .detail(
+        "Without that PostgreSQL shows pg_storage.access_key_id and pg_storage.secret_access_key to every role, and logs their changes.",
+    )
+    .hint(
+        "Take them out of the file and replace the key: who could connect could read it. Then use pg_storage.credentials_file or the server's environment, or add pg_storage to shared_preload_libraries and restart.",
+    ))
+}
+
 /// Settings first, then the environment of the server process, then the AWS default chain.
 fn credentials() -> Result<CredentialSource> {
-    let id = guc::text(&guc::ACCESS_KEY_ID);
-    let secret = guc::text(&guc::SECRET_ACCESS_KEY);
+    let id = guc::ACCESS_KEY_ID.get();
+    let secret = guc::SECRET_ACCESS_KEY.get();
     let profile = guc::text(&guc::PROFILE);
     let credentials_file = guc::text(&guc::CREDENTIALS_FILE).map(PathBuf::from);
     match (id, secret) {

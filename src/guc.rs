@@ -17,6 +17,10 @@ use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
 use pgrx::pg_sys::{self, AsPgCStr};
 use pgrx::prelude::*;
 
+mod secret;
+
+pub use secret::{ACCESS_KEY_ID, SECRET_ACCESS_KEY};
+
 /// How physical buckets are shared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PostgresGucEnum)]
 pub enum BucketLayout {
@@ -49,10 +53,6 @@ pub static ALLOW_INSECURE: GucSetting<bool> = GucSetting::<bool>::new(false);
 pub static PROFILE: Text = GucSetting::<Option<CString>>::new(None);
 /// AWS credentials file. Default empty: the default chain decides.
 pub static CREDENTIALS_FILE: Text = GucSetting::<Option<CString>>::new(None);
-/// Access key. Config file only, never shown.
-pub static ACCESS_KEY_ID: Text = GucSetting::<Option<CString>>::new(None);
-/// Secret key. Config file only, never shown.
-pub static SECRET_ACCESS_KEY: Text = GucSetting::<Option<CString>>::new(None);
 /// Name of the setting that carries the user's id. The default is PostGraphile's.
 pub static USER_ID_SETTING: Text = GucSetting::<Option<CString>>::new(Some(c"jwt.claims.user_id"));
 /// Name of the setting that carries the tenant. The default is PostGraphile's.
@@ -99,6 +99,13 @@ static EPOCH: AtomicU64 = AtomicU64::new(0);
 /// Changes whenever a setting is assigned.
 pub fn epoch() -> u64 {
     EPOCH.load(Ordering::Relaxed)
+}
+
+/// When this process last read the configuration file. A reload may change what no setting of ours tells: files and
+/// profiles of the AWS default chain.
+pub fn reloaded_at() -> pg_sys::TimestampTz {
+    // SAFETY: a plain read of a process-local variable on the main thread.
+    unsafe { pg_sys::PgReloadTime }
 }
 
 /// The value of a text setting; empty is `None`.
@@ -217,16 +224,11 @@ unsafe extern "C-unwind" fn int_assigned(_: i32, _: *mut c_void) {
     EPOCH.fetch_add(1, Ordering::Relaxed);
 }
 
-#[pg_guard]
-unsafe extern "C-unwind" fn show_hidden() -> *const c_char {
-    c"********".as_ptr()
-}
-
 /// Defines all settings and reserves their prefix. `preloading`: whether start-up settings may be defined.
 pub fn define(preloading: bool) {
     DEFINING.store(true, Ordering::Relaxed);
     define_store();
-    define_secrets();
+    secret::define();
     define_identity();
     define_buckets();
     define_limits();
@@ -259,7 +261,6 @@ pub fn define(preloading: bool) {
             GucContext::Postmaster,
             GucFlags::SUPERUSER_ONLY,
             check_hook!("local_store_directory", any),
-            None,
         );
     }
     DEFINING.store(false, Ordering::Relaxed);
@@ -269,7 +270,7 @@ pub fn define(preloading: bool) {
 
 fn define_store() {
     let store = |name, short, long, setting, check| {
-        define_text(name, short, long, setting, GucContext::Suset, GucFlags::default(), check, None);
+        define_text(name, short, long, setting, GucContext::Suset, GucFlags::default(), check);
     };
     store(
         c"pg_storage.endpoint",
@@ -351,37 +352,9 @@ fn define_store() {
     );
 }
 
-fn define_secrets() {
-    let flags = GucFlags::SUPERUSER_ONLY | GucFlags::NO_SHOW_ALL | GucFlags::DISALLOW_IN_AUTO_FILE;
-    let secret = |name, short, setting, check| {
-        define_text(
-            name,
-            short,
-            c"Set it in the configuration file only; it is never shown.",
-            setting,
-            GucContext::Sighup,
-            flags,
-            check,
-            Some(show_hidden as unsafe extern "C-unwind" fn() -> _),
-        );
-    };
-    secret(
-        c"pg_storage.access_key_id",
-        c"Access key of the store.",
-        &ACCESS_KEY_ID,
-        check_hook!("access_key_id", any),
-    );
-    secret(
-        c"pg_storage.secret_access_key",
-        c"Secret key of the store.",
-        &SECRET_ACCESS_KEY,
-        check_hook!("secret_access_key", any),
-    );
-}
-
 fn define_identity() {
     let identity = |name, short, long, setting, check| {
-        define_text(name, short, long, setting, GucContext::Suset, GucFlags::default(), check, None);
+        define_text(name, short, long, setting, GucContext::Suset, GucFlags::default(), check);
     };
     identity(
         c"pg_storage.user_id_setting",
@@ -404,7 +377,7 @@ fn define_identity() {
 
 fn define_buckets() {
     let bucket = |name, short, long, setting, check| {
-        define_text(name, short, long, setting, GucContext::Suset, GucFlags::default(), check, None);
+        define_text(name, short, long, setting, GucContext::Suset, GucFlags::default(), check);
     };
     bucket(
         c"pg_storage.bucket_prefix",
@@ -488,7 +461,6 @@ fn define_limits() {
     );
 }
 
-#[allow(clippy::too_many_arguments)]
 fn define_text(
     name: &'static CStr,
     short: &'static CStr,
@@ -497,7 +469,6 @@ fn define_text(
     context: GucContext,
     flags: GucFlags,
     check: pg_sys::GucStringCheckHook,
-    show: pg_sys::GucShowHook,
 ) {
     // SAFETY: the hooks are guarded functions that keep to PostgreSQL's contract for them.
     unsafe {
@@ -510,7 +481,7 @@ fn define_text(
             flags,
             check,
             Some(text_assigned),
-            show,
+            None,
         );
     }
 }

@@ -28,7 +28,8 @@ pub fn tenant() -> Result<String> {
 /// The value of the setting named by `setting`, else `member` of the JSON in request.jwt.claims.
 ///
 /// # Errors
-/// `NOT_CONFIGURED` when that is no name: everybody behind one role would become one user.
+/// `NOT_CONFIGURED` when that is no name, `TENANT_REQUIRED` when the claims are set and cannot be read: everybody behind
+/// one role would become one user.
 fn claim(
     label: &'static str,
     setting: &'static pgrx::GucSetting<Option<CString>>,
@@ -37,15 +38,29 @@ fn claim(
     if let Some(name) = guc::text(setting) {
         guc::setting_name(&name)
             .map_err(|reason| Failure::setting(label, &format!("is not valid: {reason}")))?;
-        if let Some(value) = current_setting(&name) {
+        if let Some(value) = current_setting(&name)? {
             return Ok(Some(value));
         }
     }
-    Ok(current_setting("request.jwt.claims").and_then(|claims| member_of(&claims, member)))
+    let Some(claims) = current_setting(CLAIMS)? else { return Ok(None) };
+    match serde_json::from_str(&claims) {
+        Ok(serde_json::Value::Object(claims)) => Ok(claims.get(member).and_then(text_of)),
+        _ => Err(unreadable(CLAIMS, "It is set, but is no JSON object.")),
+    }
 }
 
-fn member_of(claims: &str, member: &str) -> Option<String> {
-    match serde_json::from_str::<serde_json::Value>(claims).ok()?.get(member)? {
+/// The setting that carries all claims as JSON; PostgREST's.
+const CLAIMS: &str = "request.jwt.claims";
+
+/// Claims are never repeated: they are somebody's.
+fn unreadable(setting: &str, why: &str) -> Failure {
+    Failure::new(Token::TenantRequired, format!("the claims in {setting} cannot be read"))
+        .detail(why)
+        .hint("Set it to the claims of the caller, or to an empty string where there are none.")
+}
+
+fn text_of(claim: &serde_json::Value) -> Option<String> {
+    match claim {
         serde_json::Value::String(text) if !text.is_empty() => Some(text.clone()),
         serde_json::Value::Number(number) => Some(number.to_string()),
         _ => None,
@@ -53,17 +68,20 @@ fn member_of(claims: &str, member: &str) -> Option<String> {
 }
 
 /// The value of a setting of any name; missing and empty are `None`.
-fn current_setting(name: &str) -> Option<String> {
-    let name = CString::new(name).ok()?;
+fn current_setting(name: &str) -> Result<Option<String>> {
+    let Ok(c_name) = CString::new(name) else { return Ok(None) };
     // SAFETY: a C string in, a C string or null out (missing_ok), copied before anything else runs.
     let value = unsafe {
-        let value = pg_sys::GetConfigOptionByName(name.as_ptr(), std::ptr::null_mut(), true);
+        let value = pg_sys::GetConfigOptionByName(c_name.as_ptr(), std::ptr::null_mut(), true);
         if value.is_null() {
-            return None;
+            return Ok(None);
         }
-        CStr::from_ptr(value).to_str().ok()?.to_owned()
+        CStr::from_ptr(value).to_owned()
     };
-    Some(value).filter(|value| !value.is_empty())
+    match value.into_string() {
+        Ok(value) => Ok(Some(value).filter(|value| !value.is_empty())),
+        Err(_) => Err(unreadable(name, "It is set, but is not UTF-8.")),
+    }
 }
 
 fn role_name() -> String {

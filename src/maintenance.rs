@@ -165,7 +165,11 @@ async fn delete(
 ) -> std::result::Result<Vec<std::result::Result<(), StoreError>>, StoreError> {
     match store.delete_batch(bucket, keys).await {
         Err(error) if error.kind == ErrorKind::NoSuchBucket && on_record => {
-            if store.head_bucket(bucket).await? { Err(error) } else { Ok(keys.iter().map(|_| Ok(())).collect()) }
+            if store.head_bucket(bucket).await? {
+                Err(error)
+            } else {
+                Ok(keys.iter().map(|_| Ok(())).collect())
+            }
         }
         answer => answer,
     }

@@ -120,13 +120,6 @@ fn start() -> std::io::Result<IoThread> {
             fd => OwnedFd::from_raw_fd(fd),
         }
     };
-    // SAFETY: tells PostgreSQL's descriptor accounting about ours: this one, the runtime's epoll set and its waker.
-    unsafe {
-        for _ in 0..3 {
-            pg_sys::ReserveExternalFD();
-        }
-    }
-
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(2).build()?;
     let handle = runtime.handle().clone();
@@ -139,6 +132,13 @@ fn start() -> std::io::Result<IoThread> {
             runtime.shutdown_background();
         })
     })?;
+    // SAFETY: tells PostgreSQL's descriptor accounting about ours: the eventfd, the runtime's epoll set and its waker.
+    // Last, because what failed above has closed them and is tried again by the next call.
+    unsafe {
+        for _ in 0..3 {
+            pg_sys::ReserveExternalFD();
+        }
+    }
     // SAFETY: registers a callback with a static function, on the main thread, outside any critical section.
     unsafe { pg_sys::on_proc_exit(Some(stop_io_thread), pg_sys::Datum::from(0)) };
     Ok(IoThread { runtime: handle, wake, stop: Mutex::new(Some((stop, thread))) })

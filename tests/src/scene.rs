@@ -268,7 +268,7 @@ pub fn remote(access: &StoreAccess) -> Options {
 }
 
 /// How to reach the store that a cluster's background worker serves.
-fn local_access(cluster: &Cluster) -> StoreAccess {
+pub fn local_access(cluster: &Cluster) -> StoreAccess {
     let directory = cluster.data().join("pg_storage");
     eventually("the local store's worker to listen", Duration::from_secs(30), || {
         let port: u16 = std::fs::read_to_string(directory.join("port")).ok()?.trim().parse().ok()?;

@@ -90,7 +90,7 @@ fn labels_say_what_functions_do() {
         ]
     );
     let immutable = "SELECT oid::regproc::text FROM pg_proc WHERE pronamespace IN $schemas AND provolatile = 'i' ORDER BY 1";
-    assert_eq!(listed(immutable), ["storage_private.as_uuid"]);
+    assert_eq!(listed(immutable), ["storage_private.as_uuid", "storage_private.shares_with"]);
     // A parallel worker has neither the caller's signer nor its connection to the store.
     let parallel = "SELECT oid::regproc::text FROM pg_proc WHERE pronamespace IN $schemas AND proparallel <> 'u' ORDER BY 1";
     assert_eq!(
@@ -98,11 +98,12 @@ fn labels_say_what_functions_do() {
         [
             "storage.current_tenant_id",
             "storage.current_user_id",
+            "storage_private.as_uuid",
             "storage_private.claimed_tenant",
             "storage_private.claimed_user",
             "storage_private.is_manager",
-            "storage_private.as_uuid",
             "storage_private.refuse",
+            "storage_private.shares_with",
         ]
     );
 }
@@ -122,6 +123,7 @@ fn every_function_pins_its_search_path_or_has_no_use_for_one() {
         [
             "storage.seed_user_buckets",
             "storage_private.check_file",
+            "storage_private.keep_full_bucket",
             "storage_private.queue_deleted_files",
             "storage_private.queue_deleted_requests",
             "storage_private.reapply_origins",

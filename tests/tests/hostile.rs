@@ -25,7 +25,7 @@ fn own(session: &mut Client) -> Own {
 }
 
 /// Every private function that some level is granted, with an id in the place of `{bucket}`, `{file}` or `{upload}`.
-const DIRECT_CALLS: [&str; 16] = [
+const DIRECT_CALLS: [&str; 17] = [
     "claimed_user()",
     "claimed_tenant()",
     "is_manager()",
@@ -37,6 +37,7 @@ const DIRECT_CALLS: [&str; 16] = [
     "admit('{bucket}', 'a.txt', 'text/plain', 5, NULL, NULL, NULL)",
     "open_upload('{bucket}', 'a.txt', 'text/plain', 5, NULL, NULL, '{}', NULL)",
     "shareable_objects('{bucket}', '{sha256}', 24)",
+    "shares_with(NULL, NULL)",
     "sign_downloads(ARRAY['{file}']::pg_catalog.uuid[], NULL, true, NULL)",
     "unsigned_url('{file}')",
     "confirm('{upload}')",

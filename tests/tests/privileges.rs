@@ -56,8 +56,8 @@ const READER: &str = "
     storage_private USAGE
     storage_private.claimed_tenant EXECUTE
     storage_private.claimed_user EXECUTE
-    storage_private.is_manager EXECUTE
     storage_private.as_uuid EXECUTE
+    storage_private.is_manager EXECUTE
     storage_private.refuse EXECUTE
     storage_private.sign_downloads EXECUTE
     storage_private.unsigned_url EXECUTE
@@ -82,7 +82,8 @@ const WRITER: &str = "
     storage_private.find_bucket EXECUTE
     storage_private.open_upload EXECUTE
     storage_private.require_writable EXECUTE
-    storage_private.shareable_objects EXECUTE";
+    storage_private.shareable_objects EXECUTE
+    storage_private.shares_with EXECUTE";
 
 const MANAGER: &str = "
     storage.buckets DELETE

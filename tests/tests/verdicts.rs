@@ -261,9 +261,9 @@ fn an_error_in_the_servers_own_work_gives_its_rights_back() {
         )
         .unwrap();
     let bytes = some_bytes("rights", 50);
-    Upload::of(&bytes).to("shared").at("taken").complete(&mut ada, &bytes);
     let ticket = Upload::of(&bytes).to("shared").at("taken").request(&mut bob);
     assert!(ticket.put(&bytes).is_success());
+    Upload::of(&bytes).to("shared").at("taken").complete(&mut ada, &bytes);
     // Caught in the same transaction, where nothing else would reset who the session is.
     bob.batch_execute(&format!(
         "CREATE TEMP TABLE noted (caught text, role text);

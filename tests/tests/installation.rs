@@ -1,0 +1,101 @@
+//! Whose objects they are: a copy of the database deletes nothing of the original until somebody says it owns them.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use pg_storage_tests::flow::{Upload, assert_downloads, some_bytes};
+use pg_storage_tests::{Cluster, Scene, eventually, refused};
+use postgres::Client;
+use std::time::Duration;
+
+/// A second database with the rows of the scene's, in the same cluster.
+fn copy_of(scene: &Scene) -> Client {
+    let cluster: &'static Cluster = scene.database.cluster();
+    let (original, copy) = (scene.database.name(), format!("{}_copy", scene.database.name()));
+    eventually("the sessions on the original to end", Duration::from_secs(30), || {
+        let create = format!("CREATE DATABASE {copy} TEMPLATE {original}");
+        cluster.connect("postgres", "postgres").batch_execute(&create).ok()
+    });
+    let mut session = cluster.connect("postgres", &copy);
+    session
+        .batch_execute(&format!(
+            "SET pg_storage.bucket_prefix = '{}'; SET pg_storage.deletion_delay = 0; SET jwt.claims.user_id = 'ada'",
+            scene.prefix
+        ))
+        .unwrap();
+    session
+}
+
+fn pass(session: &mut Client) -> i64 {
+    session.query_one("SELECT objects_deleted FROM storage.run_maintenance()", &[]).unwrap().get(0)
+}
+
+#[test]
+fn a_copy_of_the_database_deletes_nothing_until_it_is_declared_the_owner() {
+    let (scene, store) = Scene::counting();
+    scene.set("pg_storage.deletion_delay", "0");
+    let bytes = some_bytes("original", 60);
+    let ticket = Upload::declared(&bytes).complete(&mut scene.user("ada"), &bytes);
+    let place = scene.place_of_file(&ticket.file_id);
+    assert_eq!(scene.maintain(), [0, 0, 0, 0], "the original is not refused");
+    let original: String =
+        scene.value("SELECT format('system %s, database %s', system_identifier, database) FROM storage_private.installation");
+
+    let mut copy = copy_of(&scene);
+    // Its own use of storage does not make it the owner.
+    let own = Upload::declared(b"made by the copy").complete(&mut copy, b"made by the copy");
+    assert_downloads(&mut copy, &own.file_id, b"made by the copy");
+    copy.batch_execute(
+        "UPDATE storage.upload_requests SET expires_at = now();
+         DELETE FROM storage.files; UPDATE storage.object_deletions SET not_before = now()",
+    )
+    .unwrap();
+    let asked = scene.asked(store);
+    for _ in 0..2 {
+        let refusal = refused(copy.query("SELECT * FROM storage.run_maintenance()", &[]));
+        assert_eq!(refusal.code(), ("55000", "NOT_OWNER_OF_OBJECTS"), "{refusal:?}");
+        assert!(refusal.hint.unwrap().contains("storage.adopt_installation()"));
+        let detail = refusal.detail.unwrap();
+        let this: String = copy
+            .query_one("SELECT 'database ' || oid FROM pg_database WHERE datname = current_database()", &[])
+            .unwrap()
+            .get(0);
+        assert!(detail.contains(&original) && detail.contains(&this), "{detail}");
+    }
+    assert_eq!(scene.asked(store), asked, "the store was not even asked");
+    assert_downloads(&mut scene.user("ada"), &ticket.file_id, &bytes);
+
+    copy.batch_execute("SELECT storage.adopt_installation(), storage.adopt_installation()").unwrap();
+    assert_eq!(pass(&mut copy), 2);
+    assert!(!scene.exists(&place));
+    assert_eq!(scene.maintain(), [0, 0, 0, 0], "the original goes on");
+}
+
+#[test]
+fn the_first_upload_records_the_owner_and_waits_for_nobody() {
+    let scene = Scene::local();
+    let rows = || scene.value::<i64>("SELECT count(*) FROM storage_private.installation");
+    assert_eq!(scene.maintain(), [0, 0, 0, 0], "nothing is owned, nothing is refused");
+    let (mut first, mut second) = (scene.user("ada"), scene.user("ada"));
+    first.batch_execute("BEGIN").unwrap();
+    Upload::declared(b"undone").request(&mut first);
+    second.batch_execute("SET lock_timeout = '10s'; BEGIN").unwrap();
+    Upload::declared(b"done").request(&mut second);
+    first.batch_execute("ROLLBACK").unwrap();
+    assert_eq!(rows(), 0);
+    second.batch_execute("COMMIT").unwrap();
+    assert_eq!(rows(), 1, "whoever committed an upload has committed the owner");
+    Upload::declared(b"more").request(&mut first);
+    assert_eq!((rows(), scene.maintain()), (1, [0, 0, 0, 0]));
+}
+
+#[test]
+fn rows_that_came_without_an_owner_are_left_alone() {
+    let scene = Scene::local();
+    let mut ada = scene.user("ada");
+    Upload::declared(b"bytes").complete(&mut ada, b"bytes");
+    scene.superuser().batch_execute("DELETE FROM storage_private.installation").unwrap();
+    Upload::declared(b"other bytes").complete(&mut ada, b"other bytes");
+    let refusal = refused(scene.superuser().query("SELECT storage.run_maintenance()", &[]));
+    assert_eq!(refusal.code(), ("55000", "NOT_OWNER_OF_OBJECTS"));
+    scene.superuser().batch_execute("SELECT storage.adopt_installation()").unwrap();
+    assert_eq!(scene.maintain(), [0, 0, 0, 0]);
+}
