@@ -117,3 +117,31 @@ AS $$
     WHERE p.endpoint = $1 AND p.state = 'ready' ORDER BY p.access = 'private' DESC NULLS LAST, p.name LIMIT 1
 $$;
 COMMENT ON FUNCTION storage_private.some_physical_bucket(text) IS 'A bucket to try a store out in, a private one where there is a choice.';
+
+-- Some bucket without it outweighs others with it: a public bucket needs more of the store than a private one.
+CREATE FUNCTION storage_private.recorded_functions(store text) RETURNS TABLE (function text, missing text)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT s.step, max(s.reason) FILTER (WHERE s.outcome = 'skipped')
+    FROM storage.physical_buckets p, jsonb_to_recordset(p.steps) AS s(step text, outcome text, reason text)
+    WHERE p.endpoint = $1 AND s.step IN ('public_access_block', 'policy', 'cors', 'lifecycle')
+        AND s.outcome IN ('applied', 'skipped')
+    GROUP BY s.step ORDER BY s.step
+$$;
+COMMENT ON FUNCTION storage_private.recorded_functions(text) IS 'What provisioning asked of a store beyond the bucket itself; missing: why it was left out, NULL where it never was.';
+
+-- The values stay out of it: a mistyped line may hold a secret.
+CREATE FUNCTION storage_private.settings_not_applied() RETURNS SETOF text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF has_function_privilege('pg_catalog.pg_show_all_file_settings()', 'EXECUTE') THEN
+        RETURN QUERY
+            SELECT format('%s: %s (%s, line %s)', f.name, f.error, regexp_replace(f.sourcefile, '^.*/', ''), f.sourceline)
+            FROM pg_show_all_file_settings() f
+            WHERE starts_with(lower(f.name), 'pg_storage.') AND f.error IS NOT NULL
+            ORDER BY f.name, f.seqno;
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION storage_private.settings_not_applied() IS 'Settings of ours in the configuration file that PostgreSQL could not apply, where our owner may see them.';

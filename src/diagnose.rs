@@ -37,6 +37,7 @@ fn failed(name: &str, failure: &Failure) -> Finding {
 /// Everything there is to say. Never fails; what cannot be examined is a finding too.
 pub fn run() -> Vec<Finding> {
     let mut findings = vec![preloaded()];
+    findings.extend(not_applied().unwrap_or_else(|failure| vec![failed("configuration_file", &failure)]));
     let config = match config::current() {
         Ok(config) => config,
         Err(failure) => {
@@ -60,6 +61,7 @@ pub fn run() -> Vec<Finding> {
             return findings;
         }
     }
+    findings.extend(functions(&config).unwrap_or_else(|failure| vec![failed("functions", &failure)]));
     if preload::read_only() {
         findings.push(finding(
             "capabilities",
@@ -93,6 +95,51 @@ fn preloaded() -> Finding {
             Some("Add pg_storage to shared_preload_libraries and restart."),
         )
     }
+}
+
+/// What the configuration file says and the server could not take: it goes on with what it had before.
+fn not_applied() -> Result<Vec<Finding>> {
+    catalog::as_owner(|| {
+        catalog::read("SELECT * FROM storage_private.settings_not_applied()", &[], |rows| {
+            rows.map(|row| {
+                Ok(finding(
+                    "configuration_file",
+                    Level::Warn,
+                    row.get::<String>(1)?.unwrap_or_default(),
+                    Some("The value before it stays in force. The server's log says what is wrong; a setting that only takes effect at start needs a restart."),
+                ))
+            })
+            .collect()
+        })
+    })
+}
+
+/// What the store can do for a bucket, as far as provisioning found out. A fixed bucket is its operator's to configure.
+fn functions(config: &Config) -> Result<Vec<Finding>> {
+    if matches!(config.layout, Layout::Fixed(_)) {
+        return Ok(Vec::new());
+    }
+    catalog::as_owner(|| {
+        catalog::read(
+            "SELECT * FROM storage_private.recorded_functions($1)",
+            &[config.endpoint.as_str().into()],
+            |rows| {
+                rows.map(|row| {
+                    let name = row.get::<String>(1)?.unwrap_or_default();
+                    Ok(match row.get::<String>(2)? {
+                        None => finding(&name, Level::Ok, "Buckets were given theirs.", None),
+                        Some(reason) => finding(
+                            &name,
+                            Level::Warn,
+                            format!("Left out: {reason}."),
+                            Some("storage.provisioning_state shows it for each bucket."),
+                        ),
+                    })
+                })
+                .collect()
+            },
+        )
+    })
 }
 
 fn settings(config: &Config) -> Finding {

@@ -48,7 +48,7 @@ impl Secret {
 /// Defines the two, each with hooks of its own.
 pub fn define() {
     macro_rules! define {
-        ($name:literal, $short:literal, $setting:ident) => {{
+        ($name:literal, $full_name:literal, $short:literal, $setting:ident) => {{
             #[pg_guard]
             unsafe extern "C-unwind" fn check(
                 value: *mut *mut c_char,
@@ -62,16 +62,10 @@ pub fn define() {
                 $setting.value.store(extra.cast(), Ordering::Relaxed);
                 EPOCH.fetch_add(1, Ordering::Relaxed);
             }
-            let name = const {
-                match CStr::from_bytes_with_nul(concat!("pg_storage.", $name, "\0").as_bytes()) {
-                    Ok(name) => name,
-                    Err(_) => c"",
-                }
-            };
             // SAFETY: the check hook is guarded, the assign hook cannot fail; both keep to PostgreSQL's contract.
             unsafe {
                 GucRegistry::define_string_guc_with_hooks(
-                    name,
+                    $full_name,
                     $short,
                     c"Set it in the configuration file of a server that preloads the library; it is never shown.",
                     &$setting.shown,
@@ -84,8 +78,13 @@ pub fn define() {
             }
         }};
     }
-    define!("access_key_id", c"Access key of the store.", ACCESS_KEY_ID);
-    define!("secret_access_key", c"Secret key of the store.", SECRET_ACCESS_KEY);
+    define!("access_key_id", c"pg_storage.access_key_id", c"Access key of the store.", ACCESS_KEY_ID);
+    define!(
+        "secret_access_key",
+        c"pg_storage.secret_access_key",
+        c"Secret key of the store.",
+        SECRET_ACCESS_KEY
+    );
 }
 
 /// Moves a value into the extra and puts the mask in its place.

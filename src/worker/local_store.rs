@@ -88,10 +88,17 @@ pub fn access() -> Result<LocalAccess> {
     };
     match port() {
         0 => Err(unavailable("Its background worker has not opened a port.".to_owned())),
-        port => load_or_create_credentials(&directory().join("credentials"))
+        port => credentials()
             .map(|credentials| LocalAccess { port, credentials })
             .map_err(|error| unavailable(format!("Its credentials cannot be read: {error}."))),
     }
+}
+
+/// The credentials of the server that runs. Only the worker makes some: a backend's own would be unknown to it.
+fn credentials() -> io::Result<Credentials> {
+    let file = directory().join("credentials");
+    fs::metadata(&file)?;
+    load_or_create_credentials(&file)
 }
 
 fn directory() -> PathBuf {

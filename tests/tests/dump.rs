@@ -3,7 +3,7 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use pg_storage_tests::flow::{self, Upload};
-use pg_storage_tests::{Cluster, Database, LocalStore, scene};
+use pg_storage_tests::{Cluster, Database, LocalStore, refused, scene};
 use postgres::Client;
 use std::io::Write;
 use std::process::{Output, Stdio};
@@ -257,4 +257,37 @@ fn a_dump_of_single_inserts_restores_a_chain_of_versions() {
     assert_same(&source, &copy);
     let chain = "SELECT count(*) FROM storage.files f JOIN storage.files p ON f.previous_version_id = p.id";
     assert_eq!(copy.superuser().query_one(chain, &[]).unwrap().get::<_, i64>(0), 1);
+}
+
+#[test]
+fn a_restored_dump_deletes_nothing_of_the_original_until_it_is_declared_the_owner() {
+    let (cluster, other) = clusters();
+    let source = furnished(cluster);
+    // Restored the second time: a dump of what was never adopted still names the first owner.
+    let same = restored(&source, cluster, "c", &[]);
+    let elsewhere = restored(&same, other, "p", &["--no-privileges"]);
+    let owner = |database: &Database<'_>| -> String {
+        let query = "SELECT string_agg(i::text, ' ') FROM storage_private.installation i";
+        database.superuser().query_one(query, &[]).unwrap().get(0)
+    };
+    for copy in [&same, &elsewhere] {
+        assert_eq!(owner(copy), owner(&source));
+        let mut session = copy.superuser();
+        session
+            .batch_execute(
+                "UPDATE storage.files SET expires_at = now(); UPDATE storage.object_deletions SET not_before = now()",
+            )
+            .unwrap();
+        let refusal = refused(session.query("SELECT storage.run_maintenance()", &[]));
+        assert_eq!(refusal.code(), ("55000", "NOT_OWNER_OF_OBJECTS"), "{refusal:?}");
+    }
+    let mut original = source.superuser();
+    original.batch_execute("SET jwt.claims.user_id = 'ada'; SET jwt.claims.tenant_id = 'acme'").unwrap();
+    for row in original.query("SELECT id::text FROM storage.files", &[]).unwrap() {
+        flow::assert_downloads(&mut original, row.get(0), b"same bytes");
+    }
+    let mut adopting = elsewhere.superuser();
+    adopting.batch_execute("SELECT storage.adopt_installation(); SELECT storage.run_maintenance()").unwrap();
+    assert_ne!(owner(&elsewhere), owner(&source));
+    assert!(!refused(same.superuser().query("SELECT storage.run_maintenance()", &[])).message.is_empty());
 }

@@ -194,6 +194,7 @@ fn no_level_hands_out_levels_or_runs_the_house() {
         "storage.revoke_access(current_user)",
         "storage.enable_default_policies(false)",
         "storage.run_maintenance()",
+        "storage.adopt_installation()",
         "storage.check()",
         "storage.cache_stats()",
         "storage.provisioned_buckets()",
@@ -217,7 +218,10 @@ fn no_level_hands_out_levels_or_runs_the_house() {
             "{relation}"
         );
     }
-    assert_eq!(refused(session.query("SELECT FROM storage_private.policy_switch", &[])).sqlstate, "42501");
+    for table in ["policy_switch", "installation"] {
+        let query = format!("SELECT FROM storage_private.{table}");
+        assert_eq!(refused(session.query(&query, &[])).sqlstate, "42501");
+    }
     for table in ["buckets", "files", "upload_requests", "objects", "tenant_settings"] {
         for statement in
             ["TRUNCATE storage.", "LOCK TABLE storage.", "DROP TABLE storage.", "ALTER TABLE storage."]
