@@ -11,7 +11,17 @@ mod tests {
     const ENDPOINT: &str = "http://cache.test";
 
     fn ready(generation: i64) -> Ready {
-        Ready { generation, access: None, direct: true, create_only: false }
+        Ready {
+            generation,
+            access: None,
+            fixed: false,
+            recorded: true,
+            settings: 0,
+            origins: 0,
+            server_origins: true,
+            direct: true,
+            create_only: false,
+        }
     }
 
     /// The cache is shared by all sessions, the other tests' included; forgetting and filling it reach them.
@@ -20,7 +30,7 @@ mod tests {
     }
 
     fn put(endpoint: &str, name: &str, ready: Ready) {
-        cache::put(endpoint, name, ready, cache::forgettings());
+        cache::put(endpoint, name, ready, cache::forgettings(name));
     }
 
     #[pg_test]
@@ -51,7 +61,7 @@ mod tests {
     #[pg_test]
     fn what_was_looked_up_before_something_was_forgotten_is_not_kept() {
         alone();
-        let seen = cache::forgettings();
+        let seen = cache::forgettings("cache-stale");
         cache::evict("cache-stale");
         cache::put(ENDPOINT, "cache-stale", ready(1), seen);
         assert_eq!(cache::get(ENDPOINT, "cache-stale"), None);

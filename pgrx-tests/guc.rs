@@ -4,9 +4,12 @@ use pgrx::prelude::*;
 
 #[pg_schema]
 mod tests {
+    use std::ffi::CStr;
+
     use pgrx::prelude::*;
 
     use super::super::{raised, text};
+    use crate::guc;
 
     #[pg_test]
     fn every_setting_is_described() {
@@ -127,6 +130,59 @@ mod tests {
         Spi::run("CREATE ROLE guc_test_reader; SET LOCAL ROLE guc_test_reader").unwrap();
         for name in ["access_key_id", "secret_access_key"] {
             assert_eq!(raised(&format!("SHOW pg_storage.{name}")).sqlstate, "42501", "{name}");
+        }
+    }
+
+    /// As the configuration file does it.
+    fn from_file(name: &CStr, value: &CStr) -> bool {
+        // SAFETY: C strings in; at WARNING a refusal is an answer and no error.
+        let taken = unsafe {
+            pg_sys::set_config_option(
+                name.as_ptr(),
+                value.as_ptr(),
+                pg_sys::GucContext::PGC_SIGHUP,
+                pg_sys::GucSource::PGC_S_FILE,
+                pg_sys::GucAction::GUC_ACTION_SET,
+                true,
+                pg_sys::WARNING as i32,
+                false,
+            )
+        };
+        taken > 0
+    }
+
+    /// What PostgreSQL compares at a reload, and logs when it changed.
+    fn stored(name: &CStr) -> String {
+        // SAFETY: a C string in, one out that is copied at once.
+        unsafe { CStr::from_ptr(pg_sys::GetConfigOption(name.as_ptr(), false, false)) }
+            .to_str()
+            .unwrap()
+            .to_owned()
+    }
+
+    #[pg_test]
+    fn postgresql_never_keeps_a_secret_where_it_compares_shows_and_logs() {
+        for (name, setting) in [
+            (c"pg_storage.access_key_id", &guc::ACCESS_KEY_ID),
+            (c"pg_storage.secret_access_key", &guc::SECRET_ACCESS_KEY),
+        ] {
+            assert_eq!((stored(name).as_str(), setting.get()), ("********", None));
+            let before = guc::epoch();
+            for (value, secret) in [
+                (c"hunter2", Some("hunter2")),
+                (c"hunter3", Some("hunter3")),
+                (c"", None),
+                (c"hunter4", Some("hunter4")),
+                (c"********", None),
+            ] {
+                assert!(from_file(name, value));
+                assert_eq!((stored(name).as_str(), setting.get().as_deref()), ("********", secret));
+            }
+            assert_eq!(guc::epoch(), before + 5);
+            assert!(from_file(name, c"kept"));
+            assert!(!from_file(name, c"not \xff UTF-8"));
+            assert_eq!((stored(name).as_str(), setting.get().as_deref()), ("********", Some("kept")));
+            assert!(from_file(name, c""));
         }
     }
 

@@ -17,17 +17,18 @@ mod tests {
     }
 
     #[pg_test]
-    fn claims_that_are_no_json_name_nobody() {
-        for claims in [
-            "",
-            "{",
-            "null",
-            "7",
-            "\"ada\"",
-            "[{\"sub\": \"ada\"}]",
-            "{\"SUB\": \"ada\"}",
-            "{\"sub\": {\"sub\": \"ada\"}}",
-        ] {
+    fn claims_that_are_no_json_object_are_refused() {
+        for claims in ["{", "null", "7", "\"ada\"", "[{\"sub\": \"ada\"}]", "{\"sub\": 1e999}"] {
+            claim("request.jwt.claims", claims);
+            for refusal in [identity::user(), identity::tenant()] {
+                assert!(refusal.unwrap_err().summary().starts_with("TENANT_REQUIRED: "), "{claims}");
+            }
+        }
+    }
+
+    #[pg_test]
+    fn claims_without_the_member_name_nobody() {
+        for claims in ["", "{}", "{\"SUB\": \"ada\"}", "{\"sub\": {\"sub\": \"ada\"}}"] {
             claim("request.jwt.claims", claims);
             assert_eq!(identity::user().unwrap(), role(), "{claims}");
             assert_eq!(identity::tenant().unwrap(), "default", "{claims}");

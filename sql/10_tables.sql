@@ -61,6 +61,8 @@ CREATE TABLE storage.physical_buckets (
     name               text PRIMARY KEY,
     tenant_id          text,
     access             storage.bucket_access,
+    fixed              boolean NOT NULL DEFAULT false,
+    key_prefix         text NOT NULL DEFAULT '',
     endpoint           text NOT NULL,
     state              storage.provision_state NOT NULL DEFAULT 'pending',
     desired_generation bigint NOT NULL DEFAULT 1,
@@ -76,6 +78,8 @@ COMMENT ON TABLE storage.physical_buckets IS 'Buckets in the store: meant to exi
 COMMENT ON COLUMN storage.physical_buckets.name IS 'Name in the store; minted once, then this record wins over the naming rule.';
 COMMENT ON COLUMN storage.physical_buckets.tenant_id IS 'The one tenant it serves; NULL: several.';
 COMMENT ON COLUMN storage.physical_buckets.access IS 'The one access it serves; NULL: all (a fixed bucket).';
+COMMENT ON COLUMN storage.physical_buckets.fixed IS 'True: an operator''s bucket, given by pg_storage.fixed_bucket; it is never created or configured, also when the setting is gone.';
+COMMENT ON COLUMN storage.physical_buckets.key_prefix IS 'First part of every key in a fixed bucket, as the setting last said.';
 COMMENT ON COLUMN storage.physical_buckets.endpoint IS 'The store that holds it.';
 COMMENT ON COLUMN storage.physical_buckets.state IS 'pending, ready or failed.';
 COMMENT ON COLUMN storage.physical_buckets.desired_generation IS 'Counts changes of the wanted configuration (CORS).';

@@ -21,16 +21,18 @@ $$;
 COMMENT ON FUNCTION storage_private.this_installation() IS 'The identity of this database.';
 
 -- Rows without an owner were not made here: they came without it, and stay unowned until somebody decides.
+-- PL/pgSQL, because it keeps its plans: this runs in every request.
 CREATE FUNCTION storage_private.record_installation() RETURNS void
-LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
-    INSERT INTO storage_private.installation
-    SELECT i.* FROM storage_private.this_installation() i
-    WHERE NOT EXISTS (SELECT FROM storage_private.installation)
-      AND NOT EXISTS (SELECT FROM storage.upload_requests)
-      AND NOT EXISTS (SELECT FROM storage.objects)
-      AND NOT EXISTS (SELECT FROM storage.object_deletions)
-$$;
+BEGIN
+    IF NOT EXISTS (SELECT FROM storage_private.installation)
+       AND NOT EXISTS (SELECT FROM storage.upload_requests)
+       AND NOT EXISTS (SELECT FROM storage.objects)
+       AND NOT EXISTS (SELECT FROM storage.object_deletions) THEN
+        INSERT INTO storage_private.installation SELECT i.* FROM storage_private.this_installation() i;
+    END IF;
+END $$;
 COMMENT ON FUNCTION storage_private.record_installation() IS 'Records with the first upload that this database owns the objects to come.';
 
 CREATE FUNCTION storage_private.require_ownership() RETURNS void

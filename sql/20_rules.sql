@@ -76,7 +76,7 @@ DECLARE
 BEGIN
     FOR stale IN
         UPDATE storage.physical_buckets p SET desired_generation = p.desired_generation + 1
-        WHERE p.name IN (
+        WHERE NOT p.fixed AND p.name IN (
             SELECT b.physical_name FROM storage.buckets b
             WHERE b.id = (changed ->> 'id')::uuid OR (TG_TABLE_NAME = 'tenant_settings' AND b.tenant_id = changed ->> 'tenant_id'))
         RETURNING p.name
@@ -93,6 +93,34 @@ EXECUTE FUNCTION storage_private.reapply_origins();
 
 CREATE TRIGGER reapply_origins AFTER INSERT OR UPDATE OR DELETE ON storage.tenant_settings
 FOR EACH ROW EXECUTE FUNCTION storage_private.reapply_origins();
+
+-- Definer: see above. The first use names a physical bucket too, but has applied the origins before that.
+CREATE FUNCTION storage_private.bring_origins() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    stale text;
+BEGIN
+    FOR stale IN
+        UPDATE storage.physical_buckets p SET desired_generation = p.desired_generation + 1
+        WHERE p.name = NEW.physical_name AND NOT p.fixed
+          AND NOT coalesce(nullif(NEW.allowed_origins, '{}'),
+                           (SELECT t.allowed_origins FROM storage.tenant_settings t WHERE t.tenant_id = NEW.tenant_id),
+                           '{}') <@ coalesce(p.allowed_origins, '{}')
+        RETURNING p.name
+    LOOP
+        PERFORM storage_private.forget_at_commit(stale);
+    END LOOP;
+    RETURN NULL;
+END $$;
+COMMENT ON FUNCTION storage_private.bring_origins() IS 'Trigger: a bucket was given a physical bucket that lacks its origins, so that one is due for configuration again.';
+
+CREATE TRIGGER bring_origins_new AFTER INSERT ON storage.buckets
+FOR EACH ROW WHEN (NEW.physical_name IS NOT NULL) EXECUTE FUNCTION storage_private.bring_origins();
+
+CREATE TRIGGER bring_origins AFTER UPDATE OF physical_name ON storage.buckets
+FOR EACH ROW WHEN (NEW.physical_name IS NOT NULL AND NEW.physical_name IS DISTINCT FROM OLD.physical_name)
+EXECUTE FUNCTION storage_private.bring_origins();
 
 -- The trusted columns of an upload request are never taken from the caller. A row that brings a key
 -- comes from somebody who may write that column: the owner restoring a dump.

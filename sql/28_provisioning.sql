@@ -2,11 +2,11 @@
 
 CREATE FUNCTION storage_private.provisioning_of(physical text, store text)
 RETURNS TABLE (access storage.bucket_access, endpoint text, ready boolean, desired_generation bigint, capabilities jsonb,
-               allowed_origins text[])
+               allowed_origins text[], fixed boolean, key_prefix text)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT p.access, p.endpoint, p.state = 'ready' AND p.applied_generation = p.desired_generation, p.desired_generation, c.capabilities,
-           p.allowed_origins
+           p.allowed_origins, p.fixed OR (p.name IS NOT NULL AND p.access IS NULL), p.key_prefix
     FROM (SELECT $1 AS name, $2 AS endpoint) asked
     LEFT JOIN storage.physical_buckets p ON p.name = asked.name
     LEFT JOIN storage.store_capabilities c ON c.endpoint = asked.endpoint
@@ -39,9 +39,9 @@ COMMENT ON FUNCTION storage_private.has_own_origins(uuid) IS
 -- Whoever holds these locks has an open transaction that writes the same truth; a first upload does
 -- not wait for it (wait = false), because what is true of the store needs no second record.
 CREATE FUNCTION storage_private.record_provisioning(
-    physical text, tenant text, bucket_access storage.bucket_access, store text, generation bigint, applied_steps jsonb,
-    origins text[], wait boolean
-) RETURNS boolean
+    physical text, tenant text, bucket_access storage.bucket_access, fixed boolean, key_prefix text, store text,
+    generation bigint, applied_steps jsonb, origins text[], wait boolean
+) RETURNS text
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -49,28 +49,33 @@ DECLARE
     current boolean;
 BEGIN
     IF wait THEN
-        PERFORM pg_advisory_xact_lock(lock_key);
+        -- First the row, which others lock without the advisory lock and then ask for that.
         PERFORM FROM storage.physical_buckets p WHERE p.name = physical FOR NO KEY UPDATE;
+        PERFORM pg_advisory_xact_lock(lock_key);
     ELSIF NOT pg_try_advisory_xact_lock(lock_key) THEN
-        RETURN false;
+        RETURN 'left';
     ELSE
         PERFORM FROM storage.physical_buckets p WHERE p.name = physical FOR NO KEY UPDATE SKIP LOCKED;
         IF NOT FOUND AND EXISTS (SELECT FROM storage.physical_buckets p WHERE p.name = physical) THEN
-            RETURN false;
+            RETURN 'left';
         END IF;
     END IF;
+    -- Tells those who cannot see the row yet; whoever holds it holds the lock above as well.
+    PERFORM pg_advisory_xact_lock(hashtextextended(physical || '/' || bucket_access, 3));
     INSERT INTO storage.physical_buckets AS p
-        (name, tenant_id, access, endpoint, state, desired_generation, applied_generation, steps, allowed_origins, provisioned_at)
-    VALUES (physical, tenant, bucket_access, store, 'ready', generation, generation, applied_steps, origins, clock_timestamp())
+        (name, tenant_id, access, fixed, key_prefix, endpoint, state, desired_generation, applied_generation, steps, allowed_origins,
+         provisioned_at)
+    VALUES (physical, tenant, bucket_access, fixed, key_prefix, store, 'ready', generation, generation, applied_steps, origins,
+            clock_timestamp())
     ON CONFLICT (name) DO UPDATE
         SET endpoint = excluded.endpoint, state = 'ready', applied_generation = excluded.applied_generation, steps = excluded.steps,
-            allowed_origins = excluded.allowed_origins,
+            allowed_origins = excluded.allowed_origins, key_prefix = excluded.key_prefix,
             last_error = NULL, attempts = 0, next_attempt_at = NULL, provisioned_at = excluded.provisioned_at
     RETURNING p.applied_generation = p.desired_generation INTO current;
-    RETURN current;
+    RETURN CASE WHEN current THEN 'recorded' ELSE 'stale' END;
 END $$;
-COMMENT ON FUNCTION storage_private.record_provisioning(text, text, storage.bucket_access, text, bigint, jsonb, text[], boolean) IS
-'Records that a physical bucket is ready. wait: whether to wait for another session that is recording the same. False when that session was left to it, or when more was wanted meanwhile.';
+COMMENT ON FUNCTION storage_private.record_provisioning(text, text, storage.bucket_access, boolean, text, text, bigint, jsonb, text[], boolean) IS
+'Records that a physical bucket is ready. wait: whether to wait for another session that is recording the same. Gives recorded; left: to that session; stale: more was wanted meanwhile.';
 
 CREATE FUNCTION storage_private.record_capabilities(store text, observed jsonb) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
@@ -85,13 +90,52 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION storage_private.record_capabilities(text, jsonb) IS 'Records what a store was seen to enforce; false when another session is just doing it.';
 
-CREATE FUNCTION storage_private.record_physical_name(bucket_id uuid, physical text) RETURNS void
+-- Asked under the lock of this physical bucket's provisioning, so nobody else is just asking.
+CREATE FUNCTION storage_private.access_being_recorded(physical text) RETURNS storage.bucket_access
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    candidate storage.bucket_access;
+BEGIN
+    FOREACH candidate IN ARRAY enum_range(NULL::storage.bucket_access) LOOP
+        IF NOT pg_try_advisory_lock(hashtextextended(physical || '/' || candidate, 3)) THEN
+            RETURN candidate;
+        END IF;
+        PERFORM pg_advisory_unlock(hashtextextended(physical || '/' || candidate, 3));
+    END LOOP;
+    RETURN NULL;
+END $$;
+COMMENT ON FUNCTION storage_private.access_being_recorded(text) IS 'The one access of a physical bucket that another open transaction is recording; NULL: none is.';
+
+-- Session-level locks, because asking must not make others believe that this transaction records anything. The row
+-- comes last: only whoever finds all of it free goes on to write it.
+CREATE FUNCTION storage_private.is_being_recorded(physical text, store text) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    lock_key bigint;
+BEGIN
+    FOREACH lock_key IN ARRAY ARRAY[hashtextextended(physical, 3), hashtextextended(store, 4)] LOOP
+        IF NOT pg_try_advisory_lock(lock_key) THEN
+            RETURN true;
+        END IF;
+        PERFORM pg_advisory_unlock(lock_key);
+    END LOOP;
+    PERFORM FROM storage.physical_buckets p WHERE p.name = physical FOR NO KEY UPDATE SKIP LOCKED;
+    RETURN NOT FOUND AND EXISTS (SELECT FROM storage.physical_buckets p WHERE p.name = physical);
+END $$;
+COMMENT ON FUNCTION storage_private.is_being_recorded(text, text) IS 'Whether another open transaction is recording a physical bucket or its store.';
+
+-- A bucket must not name an operator's bucket before that is on record as one: without the record, the name alone would
+-- have it configured as one of ours.
+CREATE FUNCTION storage_private.record_physical_name(bucket_id uuid, physical text, fixed boolean) RETURNS void
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
     UPDATE storage.buckets SET physical_name = $2
     WHERE id = (SELECT b.id FROM storage.buckets b WHERE b.id = $1 AND b.physical_name IS NULL FOR NO KEY UPDATE SKIP LOCKED)
+      AND (NOT $3 OR EXISTS (SELECT FROM storage.physical_buckets p WHERE p.name = $2))
 $$;
-COMMENT ON FUNCTION storage_private.record_physical_name(uuid, text) IS
+COMMENT ON FUNCTION storage_private.record_physical_name(uuid, text, boolean) IS
 'Gives a bucket its physical bucket, unless it has one or another session is just doing it.';
 
 CREATE FUNCTION storage_private.capabilities_of(store text) RETURNS jsonb

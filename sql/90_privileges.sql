@@ -101,3 +101,6 @@ COMMENT ON FUNCTION storage.revoke_access(name) IS 'Takes every access level fro
 
 -- Created after the blanket REVOKE above.
 REVOKE ALL ON FUNCTION storage_private.level_privileges(text), storage.grant_access(name, text), storage.revoke_access(name) FROM PUBLIC;
+
+-- What an installation before this one left in this database's cache is not on record here.
+SELECT storage_private.clear_cache();

@@ -30,8 +30,16 @@ pub struct Ready {
     pub generation: i64,
     /// The one access it serves; `None`: all.
     pub access: Option<Access>,
-    /// Hash of the server's web origins that were among those applied.
-    pub server_origins: u64,
+    /// Whether it is an operator's bucket, which is never created or configured.
+    pub fixed: bool,
+    /// Whether this is on record; otherwise another session's open transaction was left to record it.
+    pub recorded: bool,
+    /// Hash of the settings it was made ready under.
+    pub settings: u64,
+    /// Hash of all web origins that were applied.
+    pub origins: u64,
+    /// Whether the server's own web origins were among them.
+    pub server_origins: bool,
     /// Whether declared digests and create-only are enforced, so that uploads go to their final key.
     pub direct: bool,
     /// Whether the store accepts If-None-Match at all.
@@ -73,7 +81,17 @@ const EMPTY: Entry = Entry {
     database: 0,
     endpoint_hash: 0,
     stored_at: 0,
-    ready: Ready { generation: 0, access: None, server_origins: 0, direct: false, create_only: false },
+    ready: Ready {
+        generation: 0,
+        access: None,
+        fixed: false,
+        recorded: false,
+        settings: 0,
+        origins: 0,
+        server_origins: false,
+        direct: false,
+        create_only: false,
+    },
     name: [0; NAME_BYTES],
     endpoint: [0; ENDPOINT_BYTES],
 };
@@ -82,9 +100,16 @@ const EMPTY: Entry = Entry {
 struct Table<'a> {
     counters: &'a mut Counters,
     clock: &'a mut u64,
-    /// Counts the calls that forget something, whether or not it was there.
-    forgettings: &'a mut u64,
+    forgettings: &'a mut Forgettings,
     entries: &'a mut [Entry],
+}
+
+/// Counts the calls that forget something, whether or not it was there, apart for most buckets: what happens to others
+/// must not keep a bucket out of the cache.
+type Forgettings = [u64; 64];
+
+fn slot(database: u32, name: &str) -> usize {
+    (hash((database, name)) % 64) as usize
 }
 
 /// What a bucket is found by.
@@ -170,7 +195,6 @@ impl Table<'_> {
     }
 
     fn remove(&mut self, doomed: impl Fn(&Entry) -> bool) {
-        *self.forgettings += 1;
         let mut removed = 0;
         for entry in self.entries.iter_mut().filter(|entry| entry.used && doomed(entry)) {
             *entry = EMPTY;
@@ -213,14 +237,22 @@ pub fn get(endpoint: &str, name: &str) -> Option<Ready> {
 }
 
 /// How often something was forgotten so far: to be asked before looking a physical bucket up, for [`put`].
-pub fn forgettings() -> u64 {
-    with_table(Mode::Read, |table| *table.forgettings)
+pub fn forgettings(name: &str) -> u64 {
+    let slot = slot(database(), name);
+    with_table(Mode::Read, |table| table.forgettings.get(slot).copied().unwrap_or_default())
 }
 
 /// Stores what was looked up of a physical bucket, unless something was forgotten since `seen`: that may have been it.
+///
+/// A transaction with one snapshot for all its statements may have looked at what is no longer true, and keeps it to itself.
 pub fn put(endpoint: &str, name: &str, ready: Ready, seen: u64) {
+    // SAFETY: a plain read of a process-local variable on the main thread.
+    if unsafe { pg_sys::XactIsoLevel } >= pg_sys::XACT_REPEATABLE_READ as i32 {
+        return;
+    }
+    let slot = slot(database(), name);
     with_table(Mode::Write, |table| {
-        if *table.forgettings == seen {
+        if table.forgettings.get(slot) == Some(&seen) {
             table.put(&Key::new(endpoint, name), ready);
         }
     });
@@ -234,15 +266,25 @@ pub fn count_provisioning() {
 /// Forgets a physical bucket of this database at every endpoint.
 pub fn evict(name: &str) {
     let database = database();
+    let slot = slot(database, name);
     with_table(Mode::Write, |table| {
-        table.remove(|entry| entry.database == database && entry.name_text() == name)
+        table.forgettings.iter_mut().skip(slot).take(1).for_each(|count| *count += 1);
+        table.remove(|entry| entry.database == database && entry.name_text() == name);
     });
 }
 
-/// Forgets everything of this database.
+/// Forgets everything of this database, and again at commit what other sessions put there until then.
 pub fn clear() {
+    evict_all();
+    doom(None, At::Commit);
+}
+
+fn evict_all() {
     let database = database();
-    with_table(Mode::Write, |table| table.remove(|entry| entry.database == database));
+    with_table(Mode::Write, |table| {
+        table.forgettings.iter_mut().for_each(|count| *count += 1);
+        table.remove(|entry| entry.database == database);
+    });
 }
 
 /// Whether the table is shared, its capacity, the entries of this database, and the counters.
@@ -278,15 +320,15 @@ struct Shared {
     lock: *mut pg_sys::LWLock,
     counters: Counters,
     clock: u64,
-    forgettings: u64,
+    forgettings: Forgettings,
     capacity: usize,
 }
 
 static SHARED: AtomicPtr<Shared> = AtomicPtr::new(std::ptr::null_mut());
 
 thread_local! {
-    static PRIVATE: RefCell<(Counters, u64, u64, Vec<Entry>)> = const { RefCell::new((
-        Counters { hits: 0, misses: 0, provisionings: 0, evictions: 0 }, 0, 0, Vec::new(),
+    static PRIVATE: RefCell<(Counters, u64, Forgettings, Vec<Entry>)> = const { RefCell::new((
+        Counters { hits: 0, misses: 0, provisionings: 0, evictions: 0 }, 0, [0; 64], Vec::new(),
     )) };
 }
 
@@ -371,7 +413,7 @@ unsafe extern "C-unwind" fn startup() {
                 lock: &raw mut (*pg_sys::GetNamedLWLockTranche(TRANCHE.as_ptr())).lock,
                 counters: Counters::default(),
                 clock: 0,
-                forgettings: 0,
+                forgettings: [0; 64],
                 capacity,
             });
             let entries = shared.add(1).cast::<Entry>();
@@ -390,33 +432,53 @@ pub enum At {
     Commit,
     /// When what it recorded is rolled back, because then nothing is on record.
     Abort,
-    /// In any case, because it could not record what it knows.
+    /// In any case, because more is wanted than what it recorded.
     End,
 }
 
+#[derive(Clone)]
+struct Doomed {
+    /// `None`: everything of this database.
+    name: Option<String>,
+    at: At,
+    /// The innermost savepoint at that time; they count up within a transaction.
+    savepoint: pg_sys::SubTransactionId,
+}
+
+impl Doomed {
+    fn evict(&self) {
+        match &self.name {
+            Some(name) => evict(name),
+            None => evict_all(),
+        }
+    }
+}
+
 thread_local! {
-    static DOOMED: RefCell<Vec<(String, At)>> = const { RefCell::new(Vec::new()) };
+    static DOOMED: RefCell<Vec<Doomed>> = const { RefCell::new(Vec::new()) };
     static REGISTERED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }
 
 /// Forgets a physical bucket when the transaction ends that way.
 pub fn evict_at(at: At, name: &str) {
-    if !REGISTERED.replace(true) {
-        // SAFETY: static callbacks, registered once for the life of the process, on the main thread.
-        unsafe {
+    doom(Some(name.to_owned()), at);
+}
+
+fn doom(name: Option<String>, at: At) {
+    // SAFETY: static callbacks, registered once for the life of the process, on the main thread; the savepoint's number is
+    // a plain read of process-local state.
+    let savepoint = unsafe {
+        if !REGISTERED.replace(true) {
             pg_sys::RegisterXactCallback(Some(at_transaction_end), std::ptr::null_mut());
             pg_sys::RegisterSubXactCallback(Some(at_savepoint_end), std::ptr::null_mut());
         }
-    }
-    DOOMED.with_borrow_mut(|doomed| doomed.push((name.to_owned(), at)));
+        pg_sys::GetCurrentSubTransactionId()
+    };
+    DOOMED.with_borrow_mut(|doomed| doomed.push(Doomed { name, at, savepoint }));
 }
 
 fn evict_except(kept: At) {
-    for (name, at) in DOOMED.take() {
-        if at != kept {
-            evict(&name);
-        }
-    }
+    DOOMED.take().iter().filter(|doomed| doomed.at != kept).for_each(Doomed::evict);
 }
 
 #[pg_guard]
@@ -426,7 +488,7 @@ unsafe extern "C-unwind" fn at_transaction_end(event: pg_sys::XactEvent::Type, _
         XACT_EVENT_COMMIT => evict_except(At::Abort),
         XACT_EVENT_ABORT => evict_except(At::Commit),
         // A prepared transaction ends in another session. Forgetting early is harmless, forgetting never is not.
-        XACT_EVENT_PREPARE => DOOMED.take().iter().for_each(|(name, _)| evict(name)),
+        XACT_EVENT_PREPARE => DOOMED.take().iter().for_each(Doomed::evict),
         _ => {}
     }
 }
@@ -434,13 +496,17 @@ unsafe extern "C-unwind" fn at_transaction_end(event: pg_sys::XactEvent::Type, _
 #[pg_guard]
 unsafe extern "C-unwind" fn at_savepoint_end(
     event: pg_sys::SubXactEvent::Type,
-    _id: pg_sys::SubTransactionId,
+    id: pg_sys::SubTransactionId,
     _parent: pg_sys::SubTransactionId,
     _arg: *mut std::ffi::c_void,
 ) {
     if event == pg_sys::SubXactEvent::SUBXACT_EVENT_ABORT_SUB {
-        // Which of them the savepoint covers is not known, and forgetting too much costs a look-up.
-        let doomed = DOOMED.with_borrow(Vec::clone);
-        doomed.iter().filter(|(_, at)| *at != At::Commit).for_each(|(name, _)| evict(name));
+        // Those with a higher number began within it, and are undone with it.
+        let undone: Vec<Doomed> = DOOMED.with_borrow_mut(|doomed| {
+            let (undone, kept) = doomed.drain(..).partition(|doomed| doomed.savepoint >= id);
+            *doomed = kept;
+            undone
+        });
+        undone.iter().filter(|doomed| doomed.at != At::Commit).for_each(Doomed::evict);
     }
 }

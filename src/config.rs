@@ -1,4 +1,4 @@
-//! The settings as one valid whole, made again when any of them changes.
+//! The settings as one valid whole, made again when any of them changes and at every reload.
 
 use std::cell::RefCell;
 use std::hash::{DefaultHasher, Hash, Hasher};

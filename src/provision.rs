@@ -3,18 +3,22 @@
 //! Warm, this is one look into the cache. Cold, sessions line up behind an advisory lock that is given back when the
 //! store has answered; everything here is deterministic and idempotent, because the store has no ROLLBACK.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use pg_storage_core::digest;
 use pg_storage_core::error::Token;
 use pg_storage_core::key::SCRATCH_PREFIX;
 use pg_storage_core::origin::Origin;
 use pg_storage_core::physical::bucket_name;
 use pg_storage_core::policy::Access;
 use pg_storage_core::presign::{Signer, Target};
+use pg_storage_store::Store;
 use pg_storage_store::probe::{Capabilities, Support, probe};
 use pg_storage_store::provision::{Outcome, Plan, Report, provision};
-use pgrx::JsonB;
 use pgrx::datum::DatumWithOid;
+use pgrx::{FromDatum, IntoDatum, JsonB};
 
 use crate::bucket::Bucket;
 use crate::cache::{self, At, Ready};
@@ -22,7 +26,7 @@ use crate::catalog::{self, SessionLock};
 use crate::config::{self, Config, Layout};
 use crate::error::{Failure, Result};
 use crate::guc::BucketLayout;
-use crate::{session, wait};
+use crate::{preload, session, wait};
 
 /// Where a logical bucket's uploads go.
 pub struct Place {
@@ -37,7 +41,10 @@ pub struct Place {
 /// What a physical bucket is to be.
 struct Wanted {
     name: String,
+    /// An operator's bucket: by the setting, or on record as one.
     fixed: bool,
+    /// First part of every key in a fixed bucket.
+    key_prefix: String,
     /// The one tenant and the one access it serves; `None`: several.
     tenant: Option<String>,
     access: Option<Access>,
@@ -55,35 +62,95 @@ pub enum Ask {
 /// Makes sure that the bucket's physical bucket is ready.
 pub fn ensure(bucket: &Bucket, ask: Ask) -> Result<Place> {
     let config = config::current()?;
-    let wanted = wanted(&config, bucket)?;
-    // A bucket's first upload may bring origins that its physical bucket does not have yet.
-    let first = bucket.physical_name.is_none();
-    let cache_may_answer = ask == Ask::Use && !(first && !wanted.fixed && has_own_origins(bucket)?);
-    let cached = || -> Result<Option<Ready>> {
-        let Some(ready) = cache::get(&config.endpoint, &wanted.name) else { return Ok(None) };
-        refuse_mixed_access(&wanted, ready.access)?;
-        // The server's origins may be others than those that were applied.
-        Ok(Some(ready).filter(|ready| cache_may_answer && ready.server_origins == config.origins_hash))
-    };
-    if let Some(ready) = cached()? {
-        return finish(&config, bucket, wanted, ready);
+    let mut wanted = wanted(&config, bucket)?;
+    if let Some(ready) = cached(&config, bucket, &mut wanted, ask)? {
+        return finish(bucket, wanted, ready);
     }
-    let _lock = SessionLock::acquire(lock_key(&config.endpoint, &wanted.name));
-    if let Some(ready) = cached()? {
-        return finish(&config, bucket, wanted, ready);
+    let lock = SessionLock::acquire(lock_key(&config.endpoint, &wanted.name));
+    if let Some(ready) = cached(&config, bucket, &mut wanted, ask)? {
+        return finish(bucket, wanted, ready);
     }
-    let seen = cache::forgettings();
-    let known = Known::look_up(&config, &wanted)?;
-    refuse_mixed_access(&wanted, known.access)?;
-    let origins = if wanted.fixed { Vec::new() } else { wanted_origins(&config, bucket, &wanted)? };
-    let ready = match known.capabilities {
-        Some(capabilities) if ask == Ask::Use && known.is_ready_for(&origins) => {
-            ready(&config, &wanted, known.generation, &capabilities)
+    let seen = cache::forgettings(&wanted.name);
+    let known = Known::look_up(&config, &wanted.name)?;
+    refuse_mixed_access(bucket, &wanted.name, known.access)?;
+    wanted.heed(&known);
+    if known.access.is_none() && !wanted.fixed {
+        refuse_mixed_access(bucket, &wanted.name, access_being_recorded(&wanted.name)?)?;
+    }
+    let origins = if wanted.fixed { Vec::new() } else { wanted_origins(&config, bucket, &wanted.name)? };
+    if ask == Ask::Use
+        && let Some(capabilities) = known.capabilities
+        && known.is_ready_for(&wanted, &origins)
+    {
+        let ready = ready(&config, &wanted, &known, &origins, &capabilities);
+        cache::put(&config.endpoint, &wanted.name, ready, seen);
+        return finish(bucket, wanted, ready);
+    }
+    let (report, capabilities) = apply(&config, &wanted, &known, &origins)?;
+    let mut ready = Ready { recorded: false, ..ready(&config, &wanted, &known, &origins, &capabilities) };
+    if ask == Ask::Explicit {
+        // Whoever waits for another transaction to record this must not hold up those who only want to use it.
+        cache::put(&config.endpoint, &wanted.name, ready, seen);
+        drop(lock);
+    }
+    match record(&config, &wanted, &known, &origins, &report, &capabilities, ask)? {
+        Recorded::Left => {}
+        Recorded::Current => {
+            ready.recorded = true;
+            cache::evict_at(At::Abort, &wanted.name);
         }
-        _ => apply(&config, &wanted, known, &origins, ask)?,
-    };
+        Recorded::Stale => cache::evict_at(At::End, &wanted.name),
+    }
     cache::put(&config.endpoint, &wanted.name, ready, seen);
-    finish(&config, bucket, wanted, ready)
+    finish(bucket, wanted, ready)
+}
+
+/// What the cache knows, if that is enough for this bucket.
+fn cached(config: &Config, bucket: &Bucket, wanted: &mut Wanted, ask: Ask) -> Result<Option<Ready>> {
+    let Some(ready) = cache::get(&config.endpoint, &wanted.name) else { return Ok(None) };
+    refuse_mixed_access(bucket, &wanted.name, ready.access)?;
+    if ask == Ask::Explicit || !answers(config, bucket, wanted, &ready)? {
+        return Ok(None);
+    }
+    let left = ready.fixed && !wanted.fixed;
+    // A cache that is not shared hears nothing of what other sessions change.
+    if ready.recorded && preload::preloaded() && !left {
+        return Ok(Some(ready));
+    }
+    let seen = cache::forgettings(&wanted.name);
+    let known = Known::look_up(config, &wanted.name)?;
+    refuse_mixed_access(bucket, &wanted.name, known.access)?;
+    if left && !known.fixed {
+        return Ok(None);
+    }
+    wanted.heed(&known);
+    let origins_known = ready.fixed || hash(known.origins.as_deref().unwrap_or_default()) == ready.origins;
+    if known.ready && known.generation == ready.generation && known.capabilities.is_some() && origins_known {
+        let ready = Ready { recorded: true, ..ready };
+        cache::put(&config.endpoint, &wanted.name, ready, seen);
+        return Ok(Some(ready));
+    }
+    let ready = Ready { recorded: false, ..ready };
+    Ok(if is_being_recorded(config, &wanted.name)? { Some(ready) } else { None })
+}
+
+/// Whether what was made ready under other circumstances is ready for this bucket under these.
+fn answers(config: &Config, bucket: &Bucket, wanted: &Wanted, ready: &Ready) -> Result<bool> {
+    if ready.fixed {
+        return Ok(!wanted.fixed || ready.settings == settings(config, wanted));
+    }
+    if wanted.fixed || ready.settings != settings(config, wanted) {
+        return Ok(false);
+    }
+    let first = bucket.physical_name.is_none();
+    if ready.server_origins && !first {
+        return Ok(true);
+    }
+    // A bucket's first upload may bring origins that its physical bucket does not have yet.
+    if !has_own_origins(bucket)? {
+        return Ok(ready.server_origins);
+    }
+    Ok(!first || hash(&wanted_origins(config, bucket, &wanted.name)?) == ready.origins)
 }
 
 /// The physical bucket that the bucket has or would get.
@@ -94,45 +161,55 @@ pub fn physical_name(config: &Config, bucket: &Bucket) -> Result<String> {
 fn wanted(config: &Config, bucket: &Bucket) -> Result<Wanted> {
     let tenant = Some(bucket.tenant.clone());
     let access = Some(bucket.access);
+    let ours = |name, tenant| Wanted { name, fixed: false, key_prefix: String::new(), tenant, access };
+    let operators = |name: &String| Wanted {
+        name: name.clone(),
+        fixed: true,
+        key_prefix: config.key_prefix.to_string(),
+        tenant: None,
+        access: None,
+    };
     match (&config.layout, &bucket.physical_name) {
-        (Layout::Fixed(fixed), None) => {
-            Ok(Wanted { name: fixed.clone(), fixed: true, tenant: None, access: None })
-        }
-        (Layout::Fixed(fixed), Some(name)) if fixed == name => {
-            Ok(Wanted { name: fixed.clone(), fixed: true, tenant: None, access: None })
-        }
-        (Layout::Minted(BucketLayout::Access), Some(name)) => {
-            Ok(Wanted { name: name.clone(), fixed: false, tenant: None, access })
-        }
-        (_, Some(name)) => Ok(Wanted { name: name.clone(), fixed: false, tenant, access }),
+        (Layout::Fixed(fixed), None) => Ok(operators(fixed)),
+        (Layout::Fixed(fixed), Some(name)) if fixed == name => Ok(operators(fixed)),
+        (Layout::Minted(BucketLayout::Access), Some(name)) => Ok(ours(name.clone(), None)),
+        (_, Some(name)) => Ok(ours(name.clone(), tenant)),
         (Layout::Minted(layout), None) => {
             let prefix =
                 config.prefix.as_ref().ok_or_else(|| Failure::setting("bucket_prefix", "is not set"))?;
             let label = bucket.access.as_str();
             let id = bucket.id.to_string();
-            let (name, tenant) = match layout {
-                BucketLayout::Tenant => (bucket_name(prefix, &[&bucket.tenant, label]), tenant),
-                BucketLayout::Bucket => (bucket_name(prefix, &[&bucket.tenant, &bucket.key, &id]), tenant),
-                BucketLayout::Access => (bucket_name(prefix, &[label]), None),
-            };
-            Ok(Wanted { name, fixed: false, tenant, access })
+            Ok(match layout {
+                BucketLayout::Tenant => ours(bucket_name(prefix, &[&bucket.tenant, label]), tenant),
+                BucketLayout::Bucket => {
+                    ours(bucket_name(prefix, &[&bucket.tenant, &bucket.key, &id]), tenant)
+                }
+                BucketLayout::Access => ours(bucket_name(prefix, &[label]), None),
+            })
+        }
+    }
+}
+
+impl Wanted {
+    /// An operator's bucket stays one when the setting that named it is gone: it is not ours to open or to empty.
+    fn heed(&mut self, known: &Known) {
+        if known.fixed && !self.fixed {
+            self.fixed = true;
+            self.key_prefix = known.key_prefix.clone();
+            self.tenant = None;
+            self.access = None;
         }
     }
 }
 
 /// Private bytes must never land in a bucket that the world can read.
-fn refuse_mixed_access(wanted: &Wanted, known: Option<Access>) -> Result<()> {
-    match (wanted.access, known) {
-        (Some(wanted_access), Some(known_access)) if wanted_access != known_access => Err(Failure::new(
+fn refuse_mixed_access(bucket: &Bucket, name: &str, known: Option<Access>) -> Result<()> {
+    match known {
+        Some(known) if known != bucket.access => Err(Failure::new(
             Token::NotConfigured,
             "the physical bucket serves another access",
         )
-        .detail(format!(
-            "{} is {}, the bucket is {}.",
-            wanted.name,
-            known_access.as_str(),
-            wanted_access.as_str()
-        ))
+        .detail(format!("{name} is {}, the bucket is {}.", known.as_str(), bucket.access.as_str()))
         .hint("Preset another physical_name; private, public and temp files never share a physical bucket.")),
         _ => Ok(()),
     }
@@ -141,6 +218,8 @@ fn refuse_mixed_access(wanted: &Wanted, known: Option<Access>) -> Result<()> {
 /// What the tables say of a physical bucket.
 struct Known {
     access: Option<Access>,
+    fixed: bool,
+    key_prefix: String,
     ready: bool,
     /// The web origins that the store was last given.
     origins: Option<Vec<String>>,
@@ -149,14 +228,14 @@ struct Known {
 }
 
 impl Known {
-    fn look_up(config: &Config, wanted: &Wanted) -> Result<Self> {
+    fn look_up(config: &Config, name: &str) -> Result<Self> {
         catalog::as_owner(|| {
             // Not a read: after waiting for the lock a fresh snapshot shows what its last holder committed.
             catalog::write(
                 "SELECT access::pg_catalog.text, endpoint, ready, desired_generation, capabilities,
-                        allowed_origins
+                        allowed_origins, fixed, key_prefix
                  FROM storage_private.provisioning_of($1, $2)",
-                &[wanted.name.as_str().into(), config.endpoint.as_str().into()],
+                &[name.into(), config.endpoint.as_str().into()],
                 |rows| {
                     let row = rows.first();
                     let endpoint: Option<String> = row.get(2)?;
@@ -167,6 +246,8 @@ impl Known {
                             && endpoint.as_deref() == Some(config.endpoint.as_str()),
                         generation: row.get(4)?.unwrap_or(1),
                         origins: row.get(6)?,
+                        fixed: row.get(7)?.unwrap_or(false),
+                        key_prefix: row.get(8)?.unwrap_or_default(),
                         capabilities: capabilities.and_then(|json| serde_json::from_value(json.0).ok()),
                     })
                 },
@@ -175,20 +256,26 @@ impl Known {
     }
 
     /// Whether nothing needs to be applied. Origins that are no longer named anywhere stay: uploads go on.
-    fn is_ready_for(&self, origins: &[String]) -> bool {
-        self.ready && (origins.is_empty() || self.origins.as_deref() == Some(origins))
+    fn is_ready_for(&self, wanted: &Wanted, origins: &[String]) -> bool {
+        let same_keys = !wanted.fixed || self.key_prefix == wanted.key_prefix;
+        self.ready && same_keys && (origins.is_empty() || self.origins.as_deref() == Some(origins))
     }
 }
 
-/// Brings the store to what is wanted, tries what it enforces where that is not known, and records both.
-fn apply(config: &Config, wanted: &Wanted, known: Known, origins: &[String], ask: Ask) -> Result<Ready> {
+/// Brings the store to what is wanted, and tries what it enforces where that is not known.
+fn apply(
+    config: &Config,
+    wanted: &Wanted,
+    known: &Known,
+    origins: &[String],
+) -> Result<(Report, Capabilities)> {
     if origins.is_empty() && !wanted.fixed {
         return Err(Failure::setting(
             "allowed_origins",
             "is not set, and neither the bucket nor its tenant names an origin",
         ));
     }
-    let plan = Plan {
+    let mut plan = Plan {
         bucket: wanted.name.clone(),
         access: wanted.access.unwrap_or(Access::Private),
         create: !wanted.fixed,
@@ -201,7 +288,20 @@ fn apply(config: &Config, wanted: &Wanted, known: Known, origins: &[String], ask
         versioning: false,
     };
     let store = session::store(config)?;
-    let report = wait::until(async move { provision(&store, &plan).await })?;
+    // Without a shared cache each session comes here once, and mostly finds what another one has just made.
+    let look_first = plan.create && !preload::preloaded();
+    let report = wait::until(async move {
+        let there = look_first && store.owns_bucket(&plan.bucket).await.unwrap_or(false);
+        plan.create &= !there;
+        let mut report = provision(&store, &plan).await;
+        if there
+            && let Some(create) =
+                report.steps.first_mut().filter(|step| matches!(step.outcome, Outcome::Skipped { .. }))
+        {
+            create.outcome = Outcome::Applied;
+        }
+        report
+    })?;
     if let Some(error) = report.failure() {
         let failure = Failure::from(error.clone());
         let detail = format!(
@@ -213,78 +313,126 @@ fn apply(config: &Config, wanted: &Wanted, known: Known, origins: &[String], ask
         return Err(failure.detail(detail));
     }
     cache::count_provisioning();
-    let capabilities = match known.capabilities {
+    let capabilities = match known.capabilities.or_else(|| seen_before(&config.endpoint)) {
         Some(capabilities) => capabilities,
-        None => try_out(config, &wanted.name)?,
+        None => try_out_below(config, &wanted.name, &wanted.key_prefix)?,
     };
-    let recorded = record(config, wanted, known.generation, origins, &report, &capabilities, ask)?;
-    cache::evict_at(if recorded { At::Abort } else { At::End }, &wanted.name);
-    Ok(ready(config, wanted, known.generation, &capabilities))
+    Ok((report, capabilities))
+}
+
+thread_local! {
+    /// What this process saw stores enforce, for as long as another session's open transaction keeps it off the record.
+    static SEEN: RefCell<HashMap<String, Capabilities>> = RefCell::new(HashMap::new());
+}
+
+fn seen_before(endpoint: &str) -> Option<Capabilities> {
+    SEEN.with_borrow(|seen| seen.get(endpoint).copied())
 }
 
 /// Finds out by trying what the store enforces, in a scratch prefix of one of its buckets.
 pub fn try_out(config: &Config, physical: &str) -> Result<Capabilities> {
+    try_out_below(config, physical, config.key_prefix.as_str())
+}
+
+fn try_out_below(config: &Config, physical: &str, key_prefix: &str) -> Result<Capabilities> {
     let (credentials, _) = session::credentials(config)?;
     // Over the endpoint that the server reaches; the public one may be out of its sight.
     let target = Target::new(&config.store.endpoint, &config.store.region, config.store.path_style);
     let signer = Signer::new(target, credentials);
     let bucket = physical.to_owned();
-    let prefix = format!("{}{}", config.key_prefix.as_str(), SCRATCH_PREFIX);
-    session::call(config, move |store| async move { probe(&store, signer, &bucket, &prefix).await })
+    let prefix = format!("{key_prefix}{SCRATCH_PREFIX}");
+    let found =
+        session::call(config, move |store| async move { probe(&store, signer, &bucket, &prefix).await })?;
+    SEEN.with_borrow_mut(|seen| seen.insert(config.endpoint.clone(), found));
+    Ok(found)
 }
 
 /// Keeps what was found by trying; `false` when another session is just doing it.
 pub fn record_capabilities(config: &Config, capabilities: &Capabilities) -> Result<bool> {
     let json = serde_json::to_value(capabilities).map_err(|error| Failure::internal(error.to_string()))?;
-    record_as_owner(
+    let recorded: Option<bool> = answer_of(
         "SELECT storage_private.record_capabilities($1, $2)",
         &[config.endpoint.as_str().into(), JsonB(json).into()],
-    )
+    )?;
+    Ok(recorded.unwrap_or(false))
 }
 
-/// Records what is now true of the store; `false` when it is not on record as the current truth after that.
+/// What became of a record.
+enum Recorded {
+    /// It is the current truth, if this transaction commits.
+    Current,
+    /// Another session's open transaction is recording the same.
+    Left,
+    /// More is wanted than what was applied.
+    Stale,
+}
+
+/// Records what is now true of the store.
 fn record(
     config: &Config,
     wanted: &Wanted,
-    generation: i64,
+    known: &Known,
     origins: &[String],
     report: &Report,
     capabilities: &Capabilities,
     ask: Ask,
-) -> Result<bool> {
+) -> Result<Recorded> {
     let steps = serde_json::to_value(report).map_err(|error| Failure::internal(error.to_string()))?;
-    let provisioned = record_as_owner(
-        "SELECT storage_private.record_provisioning($1, $2, $3::storage.bucket_access, $4, $5, $6, $7, $8)",
+    let outcome: Option<String> = answer_of(
+        "SELECT storage_private.record_provisioning($1, $2, $3::storage.bucket_access, $4, $5, $6, $7, $8, $9, $10)",
         &[
             wanted.name.as_str().into(),
             wanted.tenant.clone().into(),
             wanted.access.map(Access::as_str).into(),
+            wanted.fixed.into(),
+            wanted.key_prefix.as_str().into(),
             config.endpoint.as_str().into(),
-            generation.into(),
+            known.generation.into(),
             JsonB(steps).into(),
             origins.to_vec().into(),
             (ask == Ask::Explicit).into(),
         ],
     )?;
-    Ok(record_capabilities(config, capabilities)? && provisioned)
-}
-
-fn record_as_owner(query: &'static str, arguments: &[DatumWithOid<'_>]) -> Result<bool> {
-    catalog::as_owner(|| {
-        catalog::write(query, arguments, |rows| Ok(rows.first().get_one()?.unwrap_or(false)))
+    let kept = record_capabilities(config, capabilities)?;
+    Ok(match outcome.as_deref() {
+        Some("stale") => Recorded::Stale,
+        Some("recorded") if kept => Recorded::Current,
+        _ => Recorded::Left,
     })
 }
 
-fn finish(config: &Config, bucket: &Bucket, wanted: Wanted, ready: Ready) -> Result<Place> {
-    if bucket.physical_name.is_none() {
+fn access_being_recorded(name: &str) -> Result<Option<Access>> {
+    let access: Option<String> =
+        answer_of("SELECT storage_private.access_being_recorded($1)::pg_catalog.text", &[name.into()])?;
+    Ok(access.and_then(|text| Access::parse(&text)))
+}
+
+fn is_being_recorded(config: &Config, name: &str) -> Result<bool> {
+    let being: Option<bool> = answer_of(
+        "SELECT storage_private.is_being_recorded($1, $2)",
+        &[name.into(), config.endpoint.as_str().into()],
+    )?;
+    Ok(being.unwrap_or(false))
+}
+
+fn answer_of<T: FromDatum + IntoDatum>(
+    query: &'static str,
+    arguments: &[DatumWithOid<'_>],
+) -> Result<Option<T>> {
+    catalog::as_owner(|| catalog::write(query, arguments, |rows| Ok(rows.first().get_one()?)))
+}
+
+fn finish(bucket: &Bucket, wanted: Wanted, ready: Ready) -> Result<Place> {
+    // What another session is still recording is named by a later use: naming it might wait for that session.
+    if bucket.physical_name.is_none() && ready.recorded {
         catalog::run_as_owner(
-            "SELECT storage_private.record_physical_name($1, $2)",
-            &[bucket.id_datum().into(), wanted.name.as_str().into()],
+            "SELECT storage_private.record_physical_name($1, $2, $3)",
+            &[bucket.id_datum().into(), wanted.name.as_str().into(), wanted.fixed.into()],
         )?;
     }
     // In a bucket that all accesses share, an operator can open one of them by its prefix.
     let key_prefix = if wanted.fixed {
-        format!("{}{}/", config.key_prefix.as_str(), bucket.access.as_str())
+        format!("{}{}/", wanted.key_prefix, bucket.access.as_str())
     } else {
         String::new()
     };
@@ -300,22 +448,38 @@ fn has_own_origins(bucket: &Bucket) -> Result<bool> {
 }
 
 /// The origins of every bucket on the physical one, and of this bucket; empty when none is named anywhere.
-fn wanted_origins(config: &Config, bucket: &Bucket, wanted: &Wanted) -> Result<Vec<String>> {
-    let server: Vec<String> = config.origins.iter().map(ToString::to_string).collect();
-    catalog::as_owner(|| {
-        catalog::read(
-            "SELECT storage_private.wanted_origins($1, $2, $3)",
-            &[wanted.name.as_str().into(), bucket.id_datum().into(), server.into()],
-            |rows| Ok(rows.first().get_one()?.unwrap_or_default()),
-        )
-    })
+fn wanted_origins(config: &Config, bucket: &Bucket, name: &str) -> Result<Vec<String>> {
+    let origins: Option<Vec<String>> = answer_of(
+        "SELECT storage_private.wanted_origins($1, $2, $3)",
+        &[name.into(), bucket.id_datum().into(), servers(config).into()],
+    )?;
+    Ok(origins.unwrap_or_default())
 }
 
-fn ready(config: &Config, wanted: &Wanted, generation: i64, capabilities: &Capabilities) -> Ready {
+fn servers(config: &Config) -> Vec<String> {
+    config.origins.iter().map(ToString::to_string).collect()
+}
+
+/// Tells apart the settings that a physical bucket depends on, in every backend alike.
+fn settings(config: &Config, wanted: &Wanted) -> u64 {
+    if wanted.fixed { hash(&wanted.key_prefix) } else { config.origins_hash }
+}
+
+fn ready(
+    config: &Config,
+    wanted: &Wanted,
+    known: &Known,
+    origins: &[String],
+    capabilities: &Capabilities,
+) -> Ready {
     Ready {
-        generation,
-        server_origins: config.origins_hash,
-        access: wanted.access,
+        generation: known.generation,
+        access: known.access.or(wanted.access),
+        fixed: wanted.fixed,
+        recorded: true,
+        settings: settings(config, wanted),
+        origins: hash(origins),
+        server_origins: servers(config).iter().all(|origin| origins.contains(origin)),
         direct: capabilities.direct(),
         create_only: capabilities.create_only != Support::Refused,
     }
@@ -337,8 +501,20 @@ fn steps(report: &Report) -> String {
     outcomes.join(", ")
 }
 
-fn lock_key(endpoint: &str, name: &str) -> i64 {
+fn hash<T: Hash + ?Sized>(value: &T) -> u64 {
+    // Keyed with constants: what one backend stored, another one compares.
     let mut hasher = DefaultHasher::new();
-    ("pg_storage provisioning", endpoint, name).hash(&mut hasher);
-    hasher.finish().cast_signed()
+    value.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// The same for every build of this library: sessions of an old and a new one line up behind the same lock.
+fn lock_key(endpoint: &str, name: &str) -> i64 {
+    let mut hasher = digest::Hasher::new();
+    for part in ["pg_storage provisioning", endpoint, name] {
+        hasher.update(&(part.len() as u64).to_be_bytes());
+        hasher.update(part.as_bytes());
+    }
+    let [a, b, c, d, e, f, g, h, ..] = *hasher.finish().as_bytes();
+    i64::from_be_bytes([a, b, c, d, e, f, g, h])
 }

@@ -1,4 +1,5 @@
-//! What a backend keeps between calls to the store: the client and the signer, as long as the settings stay.
+//! What a backend keeps between calls to the store: the client and the signer, as long as the settings stay and until
+//! the next reload: keys are rotated in files that are no settings.
 
 use std::cell::RefCell;
 use std::time::{Duration, SystemTime};

@@ -14,7 +14,8 @@ use pgrx::prelude::*;
 
 use super::{EPOCH, refuse};
 
-/// What stands for every value, and for none; as a value it means none.
+/// What stands for every value, and for none. As a value it means none: PostgreSQL hands it to parallel workers, which
+/// never sign.
 const MASK: &CStr = c"********";
 
 /// Access key. Configuration file only, never shown.
@@ -31,10 +32,7 @@ pub struct Secret {
 
 impl Secret {
     const fn new() -> Self {
-        Self {
-            shown: GucSetting::<Option<CString>>::new(Some(MASK)),
-            value: AtomicPtr::new(ptr::null_mut()),
-        }
+        Self { shown: GucSetting::<Option<CString>>::new(Some(MASK)), value: AtomicPtr::new(ptr::null_mut()) }
     }
 
     /// The value; `None` when there is none.

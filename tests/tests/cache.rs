@@ -234,3 +234,52 @@ fn a_warm_cache_lets_nobody_do_what_the_policies_deny() {
         );
     }
 }
+
+#[test]
+fn a_session_with_an_old_snapshot_keeps_what_it_sees_to_itself() {
+    let (scene, store) = own(|options| options);
+    let (mut ada, mut old) = (scene.user("ada"), scene.user("ada"));
+    Upload::declared(b"x").complete(&mut ada, b"x");
+    old.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM storage.buckets").unwrap();
+    scene
+        .manager("ada")
+        .batch_execute("UPDATE storage.buckets SET allowed_origins = '{https://changed.example}'")
+        .unwrap();
+    Upload::declared(b"old").request(&mut old);
+    let before = store.requests().len();
+    Upload::declared(b"new").request(&mut ada);
+    let applied = store.requests()[before..].iter().filter(|r| r.operation == "PutBucketCors").count();
+    assert_eq!(applied, 1);
+}
+
+#[test]
+fn an_extension_made_anew_knows_nothing_of_the_one_before() {
+    let (scene, _) = own(|options| options);
+    Upload::declared(b"x").complete(&mut scene.user("ada"), b"x");
+    let mut admin = scene.superuser();
+    admin.batch_execute("DROP EXTENSION pg_storage CASCADE; CREATE EXTENSION pg_storage").unwrap();
+    assert_eq!(stats(&mut admin).entries, 0);
+    admin.batch_execute("SELECT storage.create_bucket('b', owner_id => 'postgres')").unwrap();
+    Upload::declared(b"y").to("b").complete(&mut admin, b"y");
+    assert_eq!(scene.value::<i64>("SELECT count(*) FROM storage.physical_buckets WHERE state = 'ready'"), 1);
+    assert_eq!(scene.value::<i64>("SELECT count(*) FROM storage.store_capabilities"), 1);
+}
+
+#[test]
+fn without_preload_a_change_of_origins_reaches_a_session_that_knew_the_bucket() {
+    let (scene, store) = own(Options::without_preload);
+    let mut ada = scene.user("ada");
+    for bytes in [b"one", b"two"] {
+        Upload::declared(bytes).request(&mut ada);
+    }
+    scene
+        .manager("ada")
+        .batch_execute("UPDATE storage.buckets SET allowed_origins = '{https://changed.example}'")
+        .unwrap();
+    let before = store.requests().len();
+    for bytes in [b"3", b"4"] {
+        Upload::declared(bytes).request(&mut ada);
+    }
+    let applied = store.requests()[before..].iter().filter(|r| r.operation == "PutBucketCors").count();
+    assert_eq!(applied, 1);
+}

@@ -158,7 +158,7 @@ fn a_pass_goes_on_behind_jobs_that_are_dropped_or_locked() {
             "INSERT INTO storage.object_deletions (physical_name, key, reason, not_before)
              SELECT physical_name, key, 'a mistake', now() FROM storage.objects, generate_series(1, 1200);
              INSERT INTO storage.object_deletions (physical_name, key, reason, not_before)
-             SELECT physical_name, 'nothing', 'behind', now() - interval '0 s' FROM storage.objects LIMIT 1",
+             SELECT physical_name, 'nothing', 'behind', now() FROM storage.objects LIMIT 1",
         )
         .unwrap();
     let mut linking = scene.superuser();

@@ -53,7 +53,7 @@ fn postgrest_claims_name_user_and_tenant() {
 #[test]
 fn claims_that_cannot_be_read_make_nobody_the_role() {
     let database = Cluster::shared().database();
-    let role = database.role("writer");
+    let role = database.role("manager");
     let count = |query: &str| database.superuser().query_one(query, &[]).unwrap().get::<_, i64>(0);
     for claims in [
         r#"{"sub": "hunter2", "tenant_id": "acme""#,

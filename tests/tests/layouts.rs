@@ -139,6 +139,64 @@ fn a_fixed_bucket_is_used_as_it_is() {
 }
 
 #[test]
+fn a_fixed_bucket_stays_as_it_is_when_the_setting_is_gone_or_names_another() {
+    for next in ["", "operators-next"] {
+        let (scene, store) = Scene::counting();
+        let name = format!("operators-{}", scene.database.name().replace('_', "-"));
+        for bucket in [&name, "operators-next"] {
+            scene.at_store(Method::Put, (bucket, ""), &Headers::new(), &[]);
+        }
+        scene.set("pg_storage.fixed_bucket", &name);
+        scene.set("pg_storage.key_prefix", "app/one");
+        let mut ada = scene.user("ada");
+        for access in ["private", "public", "temp"] {
+            Upload::declared(access.as_bytes()).to(access).complete(&mut ada, access.as_bytes());
+        }
+        let before = store.requests().len();
+        scene.set("pg_storage.fixed_bucket", next);
+        scene.set("pg_storage.key_prefix", "app/two");
+        for stage in ["cached", "forgotten"] {
+            if stage == "forgotten" {
+                scene.superuser().batch_execute("SELECT storage.reset_cache()").unwrap();
+            }
+            for access in ["private", "public", "temp"] {
+                let bytes = format!("{stage} {access}").into_bytes();
+                for explicit in [false, true] {
+                    if explicit {
+                        let provision = "SELECT storage.provision_bucket($1)";
+                        scene.manager("ada").query_one(provision, &[&access]).unwrap();
+                    }
+                    let ticket = Upload::declared(&bytes).to(access).request(&mut scene.user("ada"));
+                    let (bucket, key) = scene.place_of_upload(&ticket.upload_id);
+                    assert_eq!(bucket, name);
+                    assert!(key.starts_with(&format!("app/one/{access}/")), "{stage}: {key}");
+                }
+            }
+        }
+        let touched = bucket_requests(store, before, &name);
+        assert!(touched.iter().all(|request| request.operation == "HeadBucket"), "{touched:?}");
+    }
+}
+
+#[test]
+fn a_fixed_bucket_whose_first_use_is_not_on_record_is_not_named() {
+    let (scene, store) = Scene::counting();
+    let name = format!("operators-{}", scene.database.name().replace('_', "-"));
+    scene.at_store(Method::Put, (&name, ""), &Headers::new(), &[]);
+    scene.set("pg_storage.fixed_bucket", &name);
+    let (mut ada, mut bob) = (scene.user("ada"), scene.user("bob"));
+    ada.batch_execute("BEGIN").unwrap();
+    Upload::declared(b"open").to("public").request(&mut ada);
+    assert_eq!(physical(&mut bob, "public"), name);
+    ada.batch_execute("ROLLBACK").unwrap();
+    scene.set("pg_storage.fixed_bucket", "");
+    let before = store.requests().len();
+    assert_ne!(physical(&mut scene.user("bob"), "public"), name);
+    scene.manager("bob").query_one("SELECT storage.provision_bucket('public')", &[]).unwrap();
+    assert_eq!(bucket_requests(store, before, &name), []);
+}
+
+#[test]
 fn a_fixed_bucket_is_used_as_it_is_on_garage_without_the_right_to_create() {
     let garage = pg_storage_tests::Garage::shared();
     let access = garage.another_key("operator");
@@ -216,10 +274,12 @@ fn two_accesses_never_share_a_physical_bucket() {
     ada.batch_execute("BEGIN").unwrap();
     Upload::declared(b"mine").to("private").request(&mut ada);
     let mut again = scene.user("ada");
-    for stage in ["open", "committed", "forgotten"] {
+    for stage in ["open", "open and forgotten", "committed", "forgotten"] {
         match stage {
             "committed" => ada.batch_execute("COMMIT").unwrap(),
-            "forgotten" => scene.superuser().batch_execute("SELECT storage.reset_cache()").unwrap(),
+            "forgotten" | "open and forgotten" => {
+                scene.superuser().batch_execute("SELECT storage.reset_cache()").unwrap();
+            }
             _ => {}
         }
         for access in ["public", "temp"] {
@@ -366,5 +426,58 @@ fn a_change_that_leaves_the_origins_alone_calls_no_store() {
         )
         .unwrap();
     physical(&mut ada, "private");
+    assert_eq!(bucket_requests(store, before, &name), []);
+}
+
+#[test]
+fn the_servers_origins_come_with_the_first_bucket_that_names_none() {
+    for preset in [false, true] {
+        let (scene, store) = Scene::counting();
+        let (mut ada, mut bob) = (scene.user("ada"), scene.user("bob"));
+        let set = |statement: &str| scene.superuser().batch_execute(statement).unwrap();
+        set("UPDATE storage.buckets SET allowed_origins = '{https://ada.example}' WHERE owner_id = 'ada'");
+        let name = physical(&mut ada, "private");
+        assert_eq!(origins(&scene, "ada", "private"), ["https://ada.example"]);
+        if preset {
+            set(&format!(
+                "UPDATE storage.buckets SET physical_name = '{name}' WHERE key = 'private' AND owner_id = 'bob'"
+            ));
+        }
+        physical(&mut bob, "private");
+        assert_eq!(origins(&scene, "ada", "private"), ["https://ada.example", ORIGIN], "preset: {preset}");
+        let before = store.requests().len();
+        for session in [&mut ada, &mut bob] {
+            physical(session, "private");
+        }
+        assert_eq!(bucket_requests(store, before, &name), []);
+    }
+}
+
+#[test]
+fn a_bucket_with_a_preset_name_brings_its_origins() {
+    let (scene, store) = Scene::counting();
+    let mut ada = scene.user("ada");
+    let name = physical(&mut ada, "private");
+    let at_insert = format!(
+        "INSERT INTO storage.buckets (tenant_id, owner_id, key, access, physical_name, allowed_origins)
+         VALUES ('default', 'ada', 'preset', 'private', '{name}', '{{https://preset.example}}')"
+    );
+    let later = format!(
+        "INSERT INTO storage.buckets (tenant_id, owner_id, key, access, allowed_origins)
+         VALUES ('default', 'ada', 'later', 'private', '{{https://later.example}}');
+         UPDATE storage.buckets SET physical_name = '{name}' WHERE key = 'later'"
+    );
+    let mut expected = vec![ORIGIN];
+    for (statement, bucket, origin) in
+        [(at_insert, "preset", "https://preset.example"), (later, "later", "https://later.example")]
+    {
+        scene.superuser().batch_execute(&statement).unwrap();
+        assert_eq!(physical(&mut ada, bucket), name);
+        expected.push(origin);
+        expected.sort_unstable();
+        assert_eq!(origins(&scene, "ada", "private"), expected, "{bucket}");
+    }
+    let before = store.requests().len();
+    physical(&mut ada, "later");
     assert_eq!(bucket_requests(store, before, &name), []);
 }

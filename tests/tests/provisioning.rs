@@ -27,8 +27,9 @@ fn creations(store: &LocalStore, prefix: &str) -> usize {
     store.requests().iter().filter(asked).count()
 }
 
+/// What the names of the scene's buckets begin with; with the hyphen, for `test-1` begins `test-10` as well.
 fn prefix_of(scene: &Scene) -> String {
-    scene.value("SELECT current_setting('pg_storage.bucket_prefix')")
+    scene.value::<String>("SELECT current_setting('pg_storage.bucket_prefix')") + "-"
 }
 
 /// Name and state of every physical bucket on record, with whether its configuration is the wanted one.
@@ -94,12 +95,79 @@ fn two_dozen_first_uploads_ask_the_store_for_one_bucket() {
 }
 
 /// Without preload no memory is shared, and what a transaction recorded is seen only once it has committed. So a
-/// session may ask again for the bucket that another one has just made. The store then says that it is there: the
-/// promise is still one bucket, one name and no error.
+/// session may configure again what another one has just made; it looks first, and creates nothing again.
 #[test]
 fn two_dozen_first_uploads_make_one_bucket_without_preload() {
     let (scene, store) = own(Options::without_preload);
     two_dozen_first_uploads(&scene, store);
+    assert_eq!(creations(store, ""), 1);
+}
+
+/// Everything that ends an open first use otherwise than with COMMIT or ROLLBACK, and still keeps its locks.
+#[test]
+fn a_first_transaction_that_stays_open_makes_nobody_provision_again_and_again() {
+    for (preload, keep) in [
+        (true, "SAVEPOINT s; ROLLBACK TO s"),
+        (true, "PREPARE TRANSACTION 'first'"),
+        (false, "SAVEPOINT s; ROLLBACK TO s"),
+    ] {
+        let (scene, store) = own(|options| {
+            let options = options.setting("max_prepared_transactions", "2");
+            if preload { options } else { options.without_preload() }
+        });
+        let (mut ada, mut bob) = (scene.user("ada"), scene.user("bob"));
+        bob.batch_execute("SET statement_timeout = '20s'").unwrap();
+        ada.batch_execute("BEGIN").unwrap();
+        Upload::declared(b"open").request(&mut ada);
+        ada.batch_execute(keep).unwrap();
+        let made = store.requests().len();
+        Upload::declared(b"one").request(&mut bob);
+        if preload && keep.starts_with("SAVEPOINT") {
+            assert_eq!(store.requests().len(), made, "what the savepoint did not cover is still known");
+        }
+        let before = store.requests().len();
+        for _ in 0..3 {
+            Upload::declared(b"more").request(&mut bob);
+        }
+        assert_eq!(store.requests().len(), before, "preload {preload}: {keep}");
+        if keep.starts_with("PREPARE") {
+            ada.batch_execute("ROLLBACK PREPARED 'first'").unwrap();
+        } else {
+            ada.batch_execute("ROLLBACK").unwrap();
+        }
+        Upload::declared(b"after").complete(&mut bob, b"after");
+        assert_eq!(on_record(&scene).len(), 1, "preload {preload}: {keep}");
+        assert_eq!(scene.value::<i64>("SELECT count(*) FROM storage.store_capabilities"), 1);
+    }
+}
+
+#[test]
+fn provisioning_explicitly_waits_for_a_record_and_holds_nobody_up() {
+    let (scene, _) = own(|options| options);
+    let (mut ada, mut bob) = (scene.manager("ada"), scene.user("bob"));
+    let (mut waiting, mut again) = (scene.manager("bob"), scene.user("bob"));
+    for session in [&mut ada, &mut bob, &mut again, &mut waiting] {
+        session.batch_execute("SET statement_timeout = '30s'").unwrap();
+    }
+    scene.user("ada");
+    ada.batch_execute("BEGIN").unwrap();
+    Upload::declared(b"open").request(&mut ada);
+    let pid: i32 = waiting.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0);
+    let provisioning = std::thread::spawn(move || {
+        waiting.query_one("SELECT state::text FROM storage.provision_bucket('private')", &[]).unwrap().get(0)
+    });
+    eventually("provision_bucket() to wait for the open transaction", Duration::from_secs(20), || {
+        let blocked = format!("SELECT cardinality(pg_blocking_pids({pid})) > 0");
+        scene.value::<bool>(&blocked).then_some(())
+    });
+    // Cold first uses and the open transaction itself go on meanwhile.
+    scene.superuser().batch_execute("SELECT storage.reset_cache()").unwrap();
+    Upload::declared(b"cold").request(&mut bob);
+    ada.query_one("SELECT storage.provision_bucket('private')", &[]).unwrap();
+    ada.batch_execute("COMMIT").unwrap();
+    let state: String = provisioning.join().unwrap();
+    assert_eq!(state, "ready");
+    Upload::declared(b"after").complete(&mut again, b"after");
 }
 
 #[test]

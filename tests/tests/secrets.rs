@@ -281,7 +281,7 @@ fn a_reload_that_rotates_credentials_logs_neither_the_old_nor_the_new() {
     cluster.reload();
     give(first);
     for session in [&mut open, &mut scene.user("ada")] {
-        Upload::declared(b"after").complete(session, b"after");
+        Upload::of(b"after").complete(session, b"after");
     }
     let log = cluster.log();
     assert!(log.contains("received SIGHUP") && log.contains("DEBUG:"));

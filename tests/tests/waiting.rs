@@ -3,7 +3,8 @@
 
 use pg_storage_tests::scene::remote;
 use pg_storage_tests::{
-    BlackHole, Cluster, Fault, FaultyStore, LocalStore, Scene, Stop, eventually, flow, process, refused,
+    BlackHole, Cluster, Fault, FaultyStore, LocalStore, Scene, Stop, environment, eventually, flow, process,
+    refused,
 };
 use postgres::Client;
 use std::process::Stdio;
@@ -449,4 +450,31 @@ fn sixty_cancels_in_a_row_leave_nothing_behind() {
     });
     stage.succeeds_in(&mut session);
     witness.assert_no_restart();
+}
+
+/// PostgreSQL hands descriptors out by its own count, which a failed start must not raise.
+#[test]
+fn a_thread_that_cannot_be_started_costs_no_descriptors() {
+    let access = LocalStore::shared().access();
+    // A third of these, at most, may be held by extensions and by waits themselves.
+    let own = Cluster::start(remote(access).setting("max_files_per_process", "64"));
+    let scene = Scene::on(Box::leak(Box::new(own)), access);
+    let mut ada = scene.user("ada");
+    let pid = pid_of(&mut ada);
+    let limit = |soft: &str| {
+        let pid = pid.to_string();
+        let status = environment::server_command("prlimit")
+            .args(["--pid", &pid, &format!("--nproc={soft}:")])
+            .status();
+        assert!(status.unwrap().success());
+    };
+    let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+    let processes = limits.lines().find_map(|line| line.strip_prefix("Max processes")).unwrap();
+    limit("1");
+    for _ in 0..40 {
+        let refusal = refused(flow::Upload::of(b"x").try_request(&mut ada));
+        assert!(refusal.message.contains("cannot start the I/O thread"), "{refusal:?}");
+    }
+    limit(processes.split_whitespace().next().unwrap());
+    flow::Upload::of(b"x").complete(&mut ada, b"x");
 }
