@@ -1,5 +1,7 @@
 //! Settings: documented, bounded, refused where they are set, and secret where they are secrets.
 
+#![allow(unsafe_code)]
+
 use pgrx::prelude::*;
 
 #[pg_schema]
