@@ -18,6 +18,8 @@ use crate::{guc, preload};
 const WAYS: usize = 8;
 /// Entries of a backend that has its table to itself.
 const PRIVATE_ENTRIES: usize = 64;
+/// Counters of forgetting, each for the names that hash to it: enough that strangers rarely share one.
+const FORGETTINGS: usize = 4096;
 /// Longest endpoint that is kept for display; the key is its hash.
 const ENDPOINT_BYTES: usize = 128;
 /// S3 bucket names have at most 63 characters.
@@ -106,10 +108,13 @@ struct Table<'a> {
 
 /// Counts the calls that forget something, whether or not it was there, apart for most buckets: what happens to others
 /// must not keep a bucket out of the cache.
-type Forgettings = [u64; 64];
+type Forgettings = [u64; FORGETTINGS];
+
+/// Stands for every name of a database; no bucket is called so.
+const EVERYTHING: &str = "";
 
 fn slot(database: u32, name: &str) -> usize {
-    (hash((database, name)) % 64) as usize
+    (hash((database, name)) % FORGETTINGS as u64) as usize
 }
 
 /// What a bucket is found by.
@@ -194,6 +199,16 @@ impl Table<'_> {
         self.counters.evictions += u64::from(evicts);
     }
 
+    /// Both counters only grow, so their sum stays the same only where neither has.
+    fn forgotten(&self, database: u32, name: &str) -> u64 {
+        let count = |name| self.forgettings.get(slot(database, name)).copied().unwrap_or_default();
+        count(name) + count(EVERYTHING)
+    }
+
+    fn count_forgetting(&mut self, database: u32, name: &str) {
+        self.forgettings.iter_mut().skip(slot(database, name)).take(1).for_each(|count| *count += 1);
+    }
+
     fn remove(&mut self, doomed: impl Fn(&Entry) -> bool) {
         let mut removed = 0;
         for entry in self.entries.iter_mut().filter(|entry| entry.used && doomed(entry)) {
@@ -238,8 +253,8 @@ pub fn get(endpoint: &str, name: &str) -> Option<Ready> {
 
 /// How often something was forgotten so far: to be asked before looking a physical bucket up, for [`put`].
 pub fn forgettings(name: &str) -> u64 {
-    let slot = slot(database(), name);
-    with_table(Mode::Read, |table| table.forgettings.get(slot).copied().unwrap_or_default())
+    let database = database();
+    with_table(Mode::Read, |table| table.forgotten(database, name))
 }
 
 /// Stores what was looked up of a physical bucket, unless something was forgotten since `seen`: that may have been it.
@@ -250,9 +265,9 @@ pub fn put(endpoint: &str, name: &str, ready: Ready, seen: u64) {
     if unsafe { pg_sys::XactIsoLevel } >= pg_sys::XACT_REPEATABLE_READ as i32 {
         return;
     }
-    let slot = slot(database(), name);
+    let database = database();
     with_table(Mode::Write, |table| {
-        if table.forgettings.get(slot) == Some(&seen) {
+        if table.forgotten(database, name) == seen {
             table.put(&Key::new(endpoint, name), ready);
         }
     });
@@ -266,9 +281,8 @@ pub fn count_provisioning() {
 /// Forgets a physical bucket of this database at every endpoint.
 pub fn evict(name: &str) {
     let database = database();
-    let slot = slot(database, name);
     with_table(Mode::Write, |table| {
-        table.forgettings.iter_mut().skip(slot).take(1).for_each(|count| *count += 1);
+        table.count_forgetting(database, name);
         table.remove(|entry| entry.database == database && entry.name_text() == name);
     });
 }
@@ -282,7 +296,7 @@ pub fn clear() {
 fn evict_all() {
     let database = database();
     with_table(Mode::Write, |table| {
-        table.forgettings.iter_mut().for_each(|count| *count += 1);
+        table.count_forgetting(database, EVERYTHING);
         table.remove(|entry| entry.database == database);
     });
 }
@@ -328,7 +342,7 @@ static SHARED: AtomicPtr<Shared> = AtomicPtr::new(std::ptr::null_mut());
 
 thread_local! {
     static PRIVATE: RefCell<(Counters, u64, Forgettings, Vec<Entry>)> = const { RefCell::new((
-        Counters { hits: 0, misses: 0, provisionings: 0, evictions: 0 }, 0, [0; 64], Vec::new(),
+        Counters { hits: 0, misses: 0, provisionings: 0, evictions: 0 }, 0, [0; FORGETTINGS], Vec::new(),
     )) };
 }
 
@@ -413,7 +427,7 @@ unsafe extern "C-unwind" fn startup() {
                 lock: &raw mut (*pg_sys::GetNamedLWLockTranche(TRANCHE.as_ptr())).lock,
                 counters: Counters::default(),
                 clock: 0,
-                forgettings: [0; 64],
+                forgettings: [0; FORGETTINGS],
                 capacity,
             });
             let entries = shared.add(1).cast::<Entry>();

@@ -288,8 +288,8 @@ fn apply(
         versioning: false,
     };
     let store = session::store(config)?;
-    // Without a shared cache each session comes here once, and mostly finds what another one has just made.
-    let look_first = plan.create && !preload::preloaded();
+    // What another session has just made may be neither cached nor committed: the store knows it all the same.
+    let look_first = plan.create;
     let report = wait::until(async move {
         let there = look_first && store.owns_bucket(&plan.bucket).await.unwrap_or(false);
         plan.create &= !there;

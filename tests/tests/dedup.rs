@@ -2,7 +2,9 @@
 //! them anyway; and sharing never lets one file's end touch another's bytes.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use pg_storage_core::presign::Method;
 use pg_storage_tests::flow::{self, Ticket, Upload, assert_downloads, confirm, some_bytes};
+use pg_storage_tests::http::Headers;
 use pg_storage_tests::{Scene, each_store};
 use postgres::Client;
 
@@ -104,18 +106,13 @@ fn a_snapshot_that_still_sees_a_deleted_file_shares_nothing() {
 #[test]
 fn private_public_and_temporary_files_share_nothing_even_in_one_physical_bucket() {
     let scene = Scene::local();
-    let mut ada = scene.user("ada");
+    scene.user("ada");
     scene.superuser().batch_execute("UPDATE storage.buckets SET dedup = 'owner'").unwrap();
     let bytes = some_bytes("one bucket for all", 100);
     let mut objects = Vec::new();
-    // Made by a first upload, then declared to be the one for everything.
-    Upload::declared(&some_bytes("make it", 10)).complete(&mut ada, &some_bytes("make it", 10));
-    let physical: String = scene.value("SELECT physical_name FROM storage.buckets WHERE key = 'private'");
-    scene
-        .superuser()
-        .batch_execute("UPDATE storage.buckets SET physical_name = NULL; SELECT storage.reset_cache()")
-        .unwrap();
-    scene.set("pg_storage.fixed_bucket", &physical);
+    let answer = scene.at_store(Method::Put, ("one-for-all", ""), &Headers::new(), &[]);
+    assert!(answer.is_success(), "{}", answer.text());
+    scene.set("pg_storage.fixed_bucket", "one-for-all");
     let mut ada = scene.user("ada");
     for bucket in ["temp", "public", "private"] {
         // Undeclared as well, so that confirming looks for an object to share.

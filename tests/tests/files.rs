@@ -118,7 +118,7 @@ fn nobody_writes_what_the_server_vouches_for() {
         "SELECT storage.grant_access(current_user, 'manager')",
         "SELECT storage.enable_default_policies(false)",
         "SELECT storage_private.maintain()",
-        "SELECT storage_private.claim_deletions(1)",
+        "SELECT storage_private.claim_deletions(1, 0, now(), '{}')",
         "SELECT storage_private.locate_files('{}')",
         "SELECT storage_private.live_object(gen_random_uuid())",
     ] {
