@@ -31,7 +31,14 @@ fn local_store(cluster: &Cluster) -> (String, u32) {
     })
 }
 
-fn wait_for_recovery(cluster: &Cluster) {
+/// How often the server has begun anew after a process of its own crashed.
+fn restarts(cluster: &Cluster) -> usize {
+    cluster.log().matches("all server processes terminated; reinitializing").count()
+}
+
+/// Waits for one restart more than `before`: until the postmaster notices, it goes on accepting connections.
+fn wait_for_recovery(cluster: &Cluster, before: usize) {
+    eventually("the server to begin anew", LIMIT, || (restarts(cluster) > before).then_some(()));
     eventually("the server to accept connections again", LIMIT, || {
         cluster.try_connect("postgres", "postgres").ok()?.query_one("SELECT 1", &[]).ok()
     });
@@ -57,9 +64,10 @@ fn kill_while_confirming(access: &StoreAccess, declared: bool, at: &str) {
         move || flow::try_confirm(&mut ada, &upload_id)
     });
     store.wait_for_caller();
+    let restarted = restarts(cluster);
     process::signal(pid.unsigned_abs(), "KILL");
     confirming.join().unwrap().unwrap_err();
-    wait_for_recovery(cluster);
+    wait_for_recovery(cluster, restarted);
     assert_eq!(scene.rows(), before, "{at}: the verdict had not been given");
 
     store.heal();
@@ -92,9 +100,10 @@ fn the_local_stores_worker_comes_back_on_the_same_port_with_the_same_data() {
     let url = flow::download_url(&mut ada, &ticket.file_id);
     let pending = Upload::declared(b"pending").request(&mut ada);
 
+    let restarted = restarts(cluster);
     process::signal(worker, "KILL");
     eventually("the end of the worker", LIMIT, || (!process::is_alive(worker)).then_some(()));
-    wait_for_recovery(cluster);
+    wait_for_recovery(cluster, restarted);
     let (again, successor) = local_store(cluster);
     assert_eq!(again, endpoint);
     assert_ne!(successor, worker);
