@@ -9,7 +9,7 @@
 //! - [`cache`]: which physical buckets are known to be ready
 //! - [`wait`]: the only way to the network
 //! - [`worker`]: background workers
-//! - [`preload`], [`error`]: how we were loaded, and how failures are told
+//! - [`preload`], [`mod@error`]: how we were loaded, and how failures are told
 //!
 //! Pure rules live in `pg_storage_core`, talking to stores in `pg_storage_store`, serving S3 in `pg_storage_gateway`.
 

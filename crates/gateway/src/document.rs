@@ -14,7 +14,7 @@ pub fn write(document: &impl Serialize) -> S3Result<String> {
     String::from_utf8(bytes).map_err(|error| s3_error!(error, InternalError, "a document is not UTF-8"))
 }
 
-/// A document that [`write`] wrote.
+/// A document that [`write()`] wrote.
 pub fn read<T: for<'xml> Deserialize<'xml>>(text: &str) -> Outcome<T> {
     T::deserialize(&mut Deserializer::new(text.as_bytes())).map_err(|error| Failure::Record(Box::new(error)))
 }
