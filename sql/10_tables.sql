@@ -84,7 +84,7 @@ COMMENT ON COLUMN storage.physical_buckets.endpoint IS 'The store that holds it.
 COMMENT ON COLUMN storage.physical_buckets.state IS 'pending, ready or failed.';
 COMMENT ON COLUMN storage.physical_buckets.desired_generation IS 'Counts changes of the wanted configuration (CORS).';
 COMMENT ON COLUMN storage.physical_buckets.applied_generation IS 'The generation the store was last seen to have; behind desired_generation means: apply again.';
-COMMENT ON COLUMN storage.physical_buckets.steps IS 'Each provisioning step of the last attempt: applied, skipped and why, or failed and why.';
+COMMENT ON COLUMN storage.physical_buckets.steps IS 'Each provisioning step of the last attempt that succeeded: applied, or skipped and why. A failed attempt tells its steps in the DETAIL of its error.';
 COMMENT ON COLUMN storage.physical_buckets.allowed_origins IS 'Web origins (CORS) that the store was last given: those of all buckets on it.';
 COMMENT ON COLUMN storage.physical_buckets.last_error IS 'What went wrong last; NULL when the last attempt succeeded.';
 COMMENT ON COLUMN storage.physical_buckets.attempts IS 'Failed attempts since the last success.';
