@@ -91,6 +91,13 @@ impl Scene {
         self.database.superuser()
     }
 
+    /// Makes a bucket `shared` that belongs to the tenant and not to one of its users.
+    pub fn shared_bucket(&self) {
+        let statement =
+            "INSERT INTO storage.buckets (tenant_id, owner_id, key) VALUES ('default', NULL, 'shared')";
+        self.superuser().batch_execute(statement).expect("make the tenant's bucket");
+    }
+
     /// A session of a writer whose claims name `user`; the three buckets of that user exist.
     pub fn user(&self, user: &str) -> Client {
         let mut manager = self.manager(user);

@@ -6,15 +6,6 @@ use pg_storage_tests::{Scene, each_store, eventually, refused};
 use std::time::Duration;
 
 /// A bucket of the tenant, in which everybody may upload and everybody sees everything.
-fn shared_bucket(scene: &Scene) {
-    scene
-        .superuser()
-        .batch_execute(
-            "INSERT INTO storage.buckets (tenant_id, owner_id, key) VALUES ('default', NULL, 'shared')",
-        )
-        .unwrap();
-}
-
 #[test]
 fn the_owner_renames_and_describes_by_plain_update() {
     each_store(|scene| {
@@ -146,7 +137,7 @@ fn nobody_writes_what_the_server_vouches_for() {
 #[test]
 fn a_readers_files_are_the_owners_to_change() {
     let scene = Scene::local();
-    shared_bucket(&scene);
+    scene.shared_bucket();
     let (mut ada, mut bob, mut eve) =
         (scene.user("ada"), scene.user("bob"), scene.stranger("ada", "elsewhere"));
     let bytes = some_bytes("hers", 50);
@@ -244,7 +235,7 @@ fn uploads_confirmed_to_one_path_at_once_are_a_chain_of_versions() {
 #[test]
 fn a_path_of_another_user_is_taken() {
     each_store(|scene| {
-        shared_bucket(scene);
+        scene.shared_bucket();
         let (mut ada, mut bob) = (scene.user("ada"), scene.user("bob"));
         let (hers, his) = (some_bytes("hers", 60), some_bytes("his", 60));
         let ticket = Upload::declared(&his).to("shared").at("index.html").request(&mut bob);
@@ -337,12 +328,7 @@ fn two_renames_to_one_path_at_once_are_one_and_a_taken_path() {
 fn a_path_of_another_user_is_refused_before_any_bytes_are_sent() {
     let scene = Scene::local();
     let (mut ada, mut bob) = (scene.user("ada"), scene.user("bob"));
-    scene
-        .superuser()
-        .batch_execute(
-            "INSERT INTO storage.buckets (tenant_id, owner_id, key) VALUES ('default', NULL, 'shared')",
-        )
-        .unwrap();
+    scene.shared_bucket();
     let bytes = some_bytes("hers", 60);
     Upload::of(&bytes).to("shared").at("plan").complete(&mut ada, &bytes);
     let before = scene.rows();

@@ -2,13 +2,11 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use pg_storage_tests::flow::{self, Upload};
-use pg_storage_tests::scene::remote;
+use pg_storage_tests::scene::{local_access, remote};
 use pg_storage_tests::{
-    Cluster, Fault, FaultyStore, Garage, LocalStore, Options, Scene, StoreAccess, eventually, process,
-    refused,
+    Cluster, Fault, FaultyStore, Garage, LocalStore, Options, Scene, StoreAccess, process, refused,
 };
 use std::os::unix::fs::PermissionsExt;
-use std::time::Duration;
 
 /// A cluster of the test's own. It ends with the process: a scene lives as long as its cluster.
 fn own(options: Options) -> &'static Cluster {
@@ -305,21 +303,6 @@ fn no_backend_makes_credentials_that_the_local_store_does_not_know() {
     assert!(!file.exists());
     std::fs::rename(&aside, &file).unwrap();
     Upload::of(b"y").complete(&mut scene.user("ada"), b"y");
-}
-
-fn local_access(cluster: &Cluster) -> StoreAccess {
-    let directory = cluster.data().join("pg_storage");
-    eventually("the local store's worker", Duration::from_secs(30), || {
-        let port: u16 = std::fs::read_to_string(directory.join("port")).ok()?.trim().parse().ok()?;
-        let credentials =
-            pg_storage_gateway::load_or_create_credentials(&directory.join("credentials")).ok()?;
-        Some(StoreAccess {
-            endpoint: format!("http://127.0.0.1:{port}"),
-            region: "local".to_owned(),
-            access_key_id: credentials.access_key_id.clone(),
-            secret_access_key: credentials.secret_access_key.expose().to_owned(),
-        })
-    })
 }
 
 #[test]

@@ -254,12 +254,7 @@ fn confirming_asks_for_what_it_needs_and_confirming_again_asks_nothing() {
 fn an_error_in_the_servers_own_work_gives_its_rights_back() {
     let scene = Scene::local();
     let (mut ada, mut bob) = (scene.user("ada"), scene.user("bob"));
-    scene
-        .superuser()
-        .batch_execute(
-            "INSERT INTO storage.buckets (tenant_id, owner_id, key) VALUES ('default', NULL, 'shared')",
-        )
-        .unwrap();
+    scene.shared_bucket();
     let bytes = some_bytes("rights", 50);
     let ticket = Upload::of(&bytes).to("shared").at("taken").request(&mut bob);
     assert!(ticket.put(&bytes).is_success());
