@@ -166,7 +166,7 @@ COMMENT ON TYPE storage_private.admission IS 'The trusted columns of an upload r
 COMMENT ON COLUMN storage_private.admission.id IS 'Of the request.';
 COMMENT ON COLUMN storage_private.admission.file_id IS 'Of the file to be.';
 COMMENT ON COLUMN storage_private.admission.tenant_id IS 'The tenant of the bucket.';
-COMMENT ON COLUMN storage_private.admission.physical_name IS 'The bucket in the store.';
+COMMENT ON COLUMN storage_private.admission.physical_name IS 'The bucket in the store; this and the keys are NULL before the first use.';
 COMMENT ON COLUMN storage_private.admission.object_key IS 'The key that the URL will name.';
 COMMENT ON COLUMN storage_private.admission.final_key IS 'The key that the object will have.';
 COMMENT ON COLUMN storage_private.admission.direct IS 'Whether these are the same.';

@@ -84,7 +84,7 @@ COMMENT ON COLUMN storage.physical_buckets.endpoint IS 'The store that holds it.
 COMMENT ON COLUMN storage.physical_buckets.state IS 'pending, ready or failed.';
 COMMENT ON COLUMN storage.physical_buckets.desired_generation IS 'Counts changes of the wanted configuration (CORS).';
 COMMENT ON COLUMN storage.physical_buckets.applied_generation IS 'The generation the store was last seen to have; behind desired_generation means: apply again.';
-COMMENT ON COLUMN storage.physical_buckets.steps IS 'Each provisioning step of the last attempt that succeeded: applied, or skipped and why. A failed attempt tells its steps in the DETAIL of its error.';
+COMMENT ON COLUMN storage.physical_buckets.steps IS 'Each provisioning step of the last attempt: applied, skipped and why, or failed and why; nothing after a failed step was tried.';
 COMMENT ON COLUMN storage.physical_buckets.allowed_origins IS 'Web origins (CORS) that the store was last given: those of all buckets on it.';
 COMMENT ON COLUMN storage.physical_buckets.last_error IS 'What went wrong last; NULL when the last attempt succeeded.';
 COMMENT ON COLUMN storage.physical_buckets.attempts IS 'Failed attempts since the last success.';
@@ -182,9 +182,9 @@ CREATE TABLE storage.upload_requests (
     content_type  text NOT NULL,
     size          bigint NOT NULL,
     sha256        text,
-    physical_name text NOT NULL,
-    object_key    text NOT NULL,
-    final_key     text NOT NULL,
+    physical_name text,
+    object_key    text,
+    final_key     text,
     direct        boolean NOT NULL,
     create_only   boolean NOT NULL,
     method        text NOT NULL DEFAULT 'PUT' CHECK (method IN ('PUT')),
@@ -195,7 +195,8 @@ CREATE TABLE storage.upload_requests (
     expires_in    interval,
     expires_at    timestamptz NOT NULL,
     created_at    timestamptz NOT NULL DEFAULT now(),
-    finished_at   timestamptz
+    finished_at   timestamptz,
+    CONSTRAINT upload_requests_placed CHECK (num_nulls(physical_name, object_key, final_key) IN (0, 3))
 );
 CREATE INDEX upload_requests_pending ON storage.upload_requests (expires_at) WHERE status = 'requested';
 CREATE INDEX upload_requests_object_key ON storage.upload_requests (physical_name, object_key);
@@ -211,7 +212,7 @@ COMMENT ON COLUMN storage.upload_requests.path IS 'Path of the file to be, or NU
 COMMENT ON COLUMN storage.upload_requests.content_type IS 'Declared type; a signed header.';
 COMMENT ON COLUMN storage.upload_requests.size IS 'Declared bytes; a signed header.';
 COMMENT ON COLUMN storage.upload_requests.sha256 IS 'Declared digest, 64 lower-case hex, a signed header; NULL: computed when confirmed.';
-COMMENT ON COLUMN storage.upload_requests.physical_name IS 'The bucket in the store that the URL names.';
+COMMENT ON COLUMN storage.upload_requests.physical_name IS 'The bucket in the store that the URL names; this and the keys are NULL in a row that was inserted directly before the first use of its bucket.';
 COMMENT ON COLUMN storage.upload_requests.object_key IS 'The key that the URL names; no other request has it.';
 COMMENT ON COLUMN storage.upload_requests.final_key IS 'The key the object will have; the same where uploads are direct, else one that no URL names.';
 COMMENT ON COLUMN storage.upload_requests.direct IS 'True: the store enforces the declared digest and create-only, so the key is final. False: the key is staged; confirming copies the bytes to the final key and hashes the copy.';

@@ -122,8 +122,9 @@ CREATE TRIGGER bring_origins AFTER UPDATE OF physical_name ON storage.buckets
 FOR EACH ROW WHEN (NEW.physical_name IS NOT NULL AND NEW.physical_name IS DISTINCT FROM OLD.physical_name)
 EXECUTE FUNCTION storage_private.bring_origins();
 
--- The trusted columns of an upload request are never taken from the caller. A row that brings a key
--- comes from somebody who may write that column: the owner restoring a dump.
+-- The trusted columns of an upload request are never taken from the caller. A row that brings its end
+-- comes from somebody who may write that column: the owner restoring a dump. Policies are checked after
+-- this, so nothing here makes a bucket ready: before its first use a row has no place, see place_upload().
 CREATE FUNCTION storage_private.admit_upload() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
@@ -151,7 +152,7 @@ END $$;
 COMMENT ON FUNCTION storage_private.admit_upload() IS 'Trigger: validates an upload request and fills what only the server may choose.';
 
 CREATE TRIGGER admit_upload BEFORE INSERT ON storage.upload_requests
-FOR EACH ROW WHEN (NEW.object_key IS NULL) EXECUTE FUNCTION storage_private.admit_upload();
+FOR EACH ROW WHEN (NEW.expires_at IS NULL) EXECUTE FUNCTION storage_private.admit_upload();
 
 -- Definer: a path may be taken by a file that the caller cannot see.
 CREATE FUNCTION storage_private.check_file() RETURNS trigger
@@ -201,7 +202,8 @@ BEGIN
     SELECT gone.physical_name, k.key, 'upload request deleted', d.due
     FROM gone
     CROSS JOIN LATERAL (SELECT gone.object_key UNION SELECT gone.final_key) AS k(key)
-    CROSS JOIN LATERAL storage_private.sweep_times(gone.expires_at) AS d(due);
+    CROSS JOIN LATERAL storage_private.sweep_times(gone.expires_at) AS d(due)
+    WHERE gone.object_key IS NOT NULL;
     RETURN NULL;
 END $$;
 COMMENT ON FUNCTION storage_private.queue_deleted_requests() IS 'Trigger: queues whatever a deleted upload request may have brought in.';

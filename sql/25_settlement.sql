@@ -12,12 +12,28 @@ $$;
 COMMENT ON FUNCTION storage_private.sweep_times(timestamptz) IS
 'When to remove a key that a URL still names: now, when the URL ends, and again for a PUT that was still running.';
 
-CREATE FUNCTION storage_private.lock_upload(upload_id uuid)
-RETURNS TABLE (content_type text, size bigint, sha256 text, physical_name text, object_key text,
-               final_key text, direct boolean, status storage.upload_status, expires_at timestamptz, verify_content_type boolean)
+-- The first use took its time, which is not taken from the URL's.
+CREATE FUNCTION storage_private.place_upload(
+    upload_id uuid, physical_name text, object_key text, final_key text, direct boolean, create_only boolean
+) RETURNS TABLE (created_at timestamptz, expires_at timestamptz)
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT u.content_type, u.size, u.sha256, u.physical_name, u.object_key, u.final_key, u.direct,
+    UPDATE storage.upload_requests u
+    SET physical_name = $2, object_key = $3, final_key = $4, direct = $5, create_only = $6,
+        created_at = n.now, expires_at = n.now + (u.expires_at - u.created_at)
+    FROM (SELECT clock_timestamp() AS now) n
+    WHERE u.id = $1
+    RETURNING u.created_at, u.expires_at
+$$;
+COMMENT ON FUNCTION storage_private.place_upload(uuid, text, text, text, boolean, boolean) IS
+'Gives a request its place in the store, once its bucket has been made ready for it.';
+
+CREATE FUNCTION storage_private.lock_upload(upload_id uuid)
+RETURNS TABLE (content_type text, size bigint, sha256 text, physical_name text, object_key text,
+               final_key text, direct boolean, create_only boolean, status storage.upload_status, expires_at timestamptz, verify_content_type boolean)
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT u.content_type, u.size, u.sha256, u.physical_name, u.object_key, u.final_key, u.direct, u.create_only,
            u.status, u.expires_at, b.verify_content_type
     FROM storage.upload_requests u JOIN storage.buckets b ON b.id = u.bucket_id
     WHERE u.id = $1 FOR NO KEY UPDATE OF u
@@ -45,6 +61,7 @@ AS $$
     FROM closed c
     CROSS JOIN LATERAL (SELECT c.object_key UNION SELECT c.final_key) AS k(key)
     CROSS JOIN LATERAL storage_private.sweep_times(c.expires_at) AS d(due)
+    WHERE c.object_key IS NOT NULL
 $$;
 COMMENT ON FUNCTION storage_private.close_upload(uuid, storage.upload_status, text, text) IS
 'Ends an upload without a file and queues whatever it brought or may still bring in.';

@@ -8,7 +8,8 @@ AS $$
     SELECT p.access, p.endpoint, p.state = 'ready' AND p.applied_generation = p.desired_generation, p.desired_generation, c.capabilities,
            p.allowed_origins, p.fixed OR (p.name IS NOT NULL AND p.access IS NULL), p.key_prefix
     FROM (SELECT $1 AS name, $2 AS endpoint) asked
-    LEFT JOIN storage.physical_buckets p ON p.name = asked.name
+    -- What only failed so far binds nobody.
+    LEFT JOIN storage.physical_buckets p ON p.name = asked.name AND p.provisioned_at IS NOT NULL
     LEFT JOIN storage.store_capabilities c ON c.endpoint = asked.endpoint
 $$;
 COMMENT ON FUNCTION storage_private.provisioning_of(text, text) IS
@@ -68,7 +69,10 @@ BEGIN
     VALUES (physical, tenant, bucket_access, fixed, key_prefix, store, 'ready', generation, generation, applied_steps, origins,
             clock_timestamp())
     ON CONFLICT (name) DO UPDATE
-        SET endpoint = excluded.endpoint, state = 'ready', applied_generation = excluded.applied_generation, steps = excluded.steps,
+        SET tenant_id = CASE WHEN p.provisioned_at IS NULL THEN excluded.tenant_id ELSE p.tenant_id END,
+            access = CASE WHEN p.provisioned_at IS NULL THEN excluded.access ELSE p.access END,
+            fixed = CASE WHEN p.provisioned_at IS NULL THEN excluded.fixed ELSE p.fixed END,
+            endpoint = excluded.endpoint, state = 'ready', applied_generation = excluded.applied_generation, steps = excluded.steps,
             allowed_origins = excluded.allowed_origins, key_prefix = excluded.key_prefix,
             last_error = NULL, attempts = 0, next_attempt_at = NULL, provisioned_at = excluded.provisioned_at
     RETURNING p.applied_generation = p.desired_generation INTO current;
@@ -76,6 +80,37 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION storage_private.record_provisioning(text, text, storage.bucket_access, boolean, text, text, bigint, jsonb, text[], boolean) IS
 'Records that a physical bucket is ready. wait: whether to wait for another session that is recording the same. Gives recorded; left: to that session; stale: more was wanted meanwhile.';
+
+-- Run in a transaction of its own: the one that failed is rolled back. Whoever holds the locks is recording a success,
+-- and a success that came after the failure outweighs it.
+CREATE FUNCTION storage_private.record_failure(attempt jsonb) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    a record;
+BEGIN
+    SELECT * INTO a FROM jsonb_to_record(attempt) AS r(
+        name text, tenant_id text, access storage.bucket_access, fixed boolean, key_prefix text, endpoint text,
+        steps jsonb, error text, failed_at double precision);
+    IF NOT pg_try_advisory_xact_lock(hashtextextended(a.name, 3)) THEN
+        RETURN;
+    END IF;
+    PERFORM FROM storage.physical_buckets p WHERE p.name = a.name FOR NO KEY UPDATE SKIP LOCKED;
+    IF NOT FOUND AND EXISTS (SELECT FROM storage.physical_buckets p WHERE p.name = a.name) THEN
+        RETURN;
+    END IF;
+    INSERT INTO storage.physical_buckets AS p
+        (name, tenant_id, access, fixed, key_prefix, endpoint, state, steps, last_error, attempts, next_attempt_at)
+    VALUES (a.name, a.tenant_id, a.access, a.fixed, a.key_prefix, a.endpoint, 'failed', a.steps, a.error, 1,
+            clock_timestamp() + interval '10 seconds')
+    ON CONFLICT (name) DO UPDATE
+        SET state = CASE WHEN p.state = 'ready' AND p.applied_generation = p.desired_generation THEN p.state ELSE 'failed' END,
+            steps = excluded.steps, last_error = excluded.last_error, attempts = p.attempts + 1,
+            next_attempt_at = clock_timestamp() + least(interval '10 seconds' * 2 ^ least(p.attempts, 9), interval '1 hour')
+        WHERE p.provisioned_at IS NULL OR p.provisioned_at < to_timestamp(a.failed_at);
+END $$;
+COMMENT ON FUNCTION storage_private.record_failure(jsonb) IS
+'Records that an attempt to make a physical bucket ready failed, with the steps taken and a later time for the next one. A bucket that is ready and current stays so.';
 
 CREATE FUNCTION storage_private.record_capabilities(store text, observed jsonb) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp

@@ -158,9 +158,9 @@ mod storage_private {
             name!(id, Uuid),
             name!(file_id, Uuid),
             name!(tenant_id, String),
-            name!(physical_name, String),
-            name!(object_key, String),
-            name!(final_key, String),
+            name!(physical_name, Option<String>),
+            name!(object_key, Option<String>),
+            name!(final_key, Option<String>),
             name!(direct, bool),
             name!(create_only, bool),
             name!(created_at, TimestampWithTimeZone),
@@ -170,15 +170,25 @@ mod storage_private {
         let declared = declared(filename, content_type, size, sha256, path, expires_in);
         let bucket = Bucket::visible(or_nil(bucket_id)).or_raise();
         let admission = upload::admit(&bucket, &declared).or_raise();
+        let (physical_name, object_key, final_key, direct, create_only) = match admission.place {
+            Some(place) => (
+                Some(place.physical_name),
+                Some(place.object_key),
+                Some(place.final_key),
+                place.direct,
+                place.create_only,
+            ),
+            None => (None, None, None, false, false),
+        };
         TableIterator::once((
             Uuid::from_bytes(*admission.id.as_bytes()),
             Uuid::from_bytes(*admission.file_id.as_bytes()),
             admission.tenant,
-            admission.physical_name,
-            admission.object_key,
-            admission.final_key,
-            admission.direct,
-            admission.create_only,
+            physical_name,
+            object_key,
+            final_key,
+            direct,
+            create_only,
             admission.created_at.column().or_raise(),
             admission.expires_at.column().or_raise(),
         ))

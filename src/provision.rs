@@ -6,6 +6,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use pg_storage_core::digest;
 use pg_storage_core::error::Token;
@@ -19,6 +20,7 @@ use pg_storage_store::probe::{Capabilities, Support, probe};
 use pg_storage_store::provision::{Outcome, Plan, Report, provision};
 use pgrx::datum::DatumWithOid;
 use pgrx::{FromDatum, IntoDatum, JsonB};
+use serde_json::json;
 
 use crate::bucket::Bucket;
 use crate::cache::{self, At, Ready};
@@ -26,6 +28,7 @@ use crate::catalog::{self, SessionLock};
 use crate::config::{self, Config, Layout};
 use crate::error::{Failure, Result};
 use crate::guc::BucketLayout;
+use crate::worker::failed_attempt;
 use crate::{preload, session, wait};
 
 /// Where a logical bucket's uploads go.
@@ -57,6 +60,16 @@ pub enum Ask {
     Use,
     /// By `provision_bucket()`: apply everything again, and wait to record it.
     Explicit,
+}
+
+/// Where the bucket's uploads go, if that is known without asking the store; nothing is changed.
+pub fn known(bucket: &Bucket) -> Result<Option<Place>> {
+    if bucket.physical_name.is_none() {
+        return Ok(None);
+    }
+    let config = config::current()?;
+    let mut wanted = wanted(&config, bucket)?;
+    Ok(cached(&config, bucket, &mut wanted, Ask::Use)?.map(|ready| place(bucket, wanted, ready)))
 }
 
 /// Makes sure that the bucket's physical bucket is ready.
@@ -303,6 +316,7 @@ fn apply(
         report
     })?;
     if let Some(error) = report.failure() {
+        note_failure(config, wanted, &report, &error.to_string())?;
         let failure = Failure::from(error.clone());
         let detail = format!(
             "{} Steps of {}: {}.",
@@ -315,9 +329,34 @@ fn apply(
     cache::count_provisioning();
     let capabilities = match known.capabilities.or_else(|| seen_before(&config.endpoint)) {
         Some(capabilities) => capabilities,
-        None => try_out_below(config, &wanted.name, &wanted.key_prefix)?,
+        None => match try_out_below(config, &wanted.name, &wanted.key_prefix) {
+            Ok(capabilities) => capabilities,
+            Err(failure) => {
+                let details = failure.details().unwrap_or_default();
+                note_failure(config, wanted, &report, &format!("{} {details}", failure.summary()))?;
+                return Err(failure);
+            }
+        },
     };
     Ok((report, capabilities))
+}
+
+/// Has a failed attempt recorded apart from this transaction, which its error will roll back.
+fn note_failure(config: &Config, wanted: &Wanted, report: &Report, error: &str) -> Result<()> {
+    let steps = serde_json::to_value(report).map_err(|error| Failure::internal(error.to_string()))?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    failed_attempt::record(&json!({
+        "name": wanted.name,
+        "tenant_id": wanted.tenant,
+        "access": wanted.access.map(Access::as_str),
+        "fixed": wanted.fixed,
+        "key_prefix": wanted.key_prefix,
+        "endpoint": config.endpoint,
+        "steps": steps,
+        "error": error,
+        "failed_at": now.as_secs_f64(),
+    }));
+    Ok(())
 }
 
 thread_local! {
@@ -430,13 +469,17 @@ fn finish(bucket: &Bucket, wanted: Wanted, ready: Ready) -> Result<Place> {
             &[bucket.id_datum().into(), wanted.name.as_str().into(), wanted.fixed.into()],
         )?;
     }
+    Ok(place(bucket, wanted, ready))
+}
+
+fn place(bucket: &Bucket, wanted: Wanted, ready: Ready) -> Place {
     // In a bucket that all accesses share, an operator can open one of them by its prefix.
     let key_prefix = if wanted.fixed {
         format!("{}{}/", wanted.key_prefix, bucket.access.as_str())
     } else {
         String::new()
     };
-    Ok(Place { name: wanted.name, ready, key_prefix })
+    Place { name: wanted.name, ready, key_prefix }
 }
 
 fn has_own_origins(bucket: &Bucket) -> Result<bool> {

@@ -23,7 +23,7 @@ use uuid::Uuid;
 use crate::bucket::Bucket;
 use crate::clock::{Moment, lifetime};
 use crate::error::{Failure, OrRaise, Result};
-use crate::provision::{self, Ask};
+use crate::provision::{self, Ask, Place};
 use crate::{cache, catalog, config, guc, identity, session, wait};
 
 /// What a caller says about a file to come.
@@ -50,6 +50,16 @@ pub struct Admission {
     pub file_id: Uuid,
     /// The bucket's tenant.
     pub tenant: String,
+    /// Where its bytes go; `None` before the first use of the bucket.
+    pub place: Option<Placed>,
+    /// Now.
+    pub created_at: Moment,
+    /// When URL and request end.
+    pub expires_at: Moment,
+}
+
+/// Where the bytes of an upload go.
+pub struct Placed {
     /// The bucket in the store.
     pub physical_name: String,
     /// The key the URL names.
@@ -60,10 +70,25 @@ pub struct Admission {
     pub direct: bool,
     /// Whether If-None-Match is signed.
     pub create_only: bool,
-    /// Now.
-    pub created_at: Moment,
-    /// When URL and request end.
-    pub expires_at: Moment,
+}
+
+impl Placed {
+    fn new(bucket: &Bucket, place: Place, digest: Option<&Digest>, id: &Uuid) -> Self {
+        let direct = digest.is_some() && place.ready.direct;
+        let final_key = match digest {
+            Some(digest) => content_key(&bucket.tenant, &bucket.id, digest, id),
+            None => undeclared_key(&bucket.tenant, &bucket.id, id),
+        };
+        let final_key = format!("{}{final_key}", place.key_prefix);
+        let staging = format!("{}{}", place.key_prefix, staging_key(&bucket.tenant, id));
+        Self {
+            physical_name: place.name,
+            object_key: if direct { final_key.clone() } else { staging },
+            final_key,
+            direct,
+            create_only: place.ready.create_only,
+        }
+    }
 }
 
 /// Validates what is declared against the rules and the bucket, and chooses what only the server may choose.
@@ -96,25 +121,14 @@ pub fn admit(bucket: &Bucket, declared: &Declared<'_>) -> Result<Admission> {
     }
 
     catalog::run_as_owner("SELECT storage_private.record_installation()", &[])?;
-    let place = provision::ensure(bucket, Ask::Use)?;
     let id = Uuid::new_v4();
-    let direct = digest.is_some() && place.ready.direct;
-    let final_key = match digest {
-        Some(digest) => content_key(&bucket.tenant, &bucket.id, &digest, &id),
-        None => undeclared_key(&bucket.tenant, &bucket.id, &id),
-    };
-    let final_key = format!("{}{final_key}", place.key_prefix);
-    let staging = format!("{}{}", place.key_prefix, staging_key(&bucket.tenant, &id));
+    let place = provision::known(bucket)?.map(|place| Placed::new(bucket, place, digest.as_ref(), &id));
     let created_at = Moment::now();
     Ok(Admission {
         id,
         file_id: Uuid::new_v4(),
         tenant: bucket.tenant.clone(),
-        physical_name: place.name,
-        object_key: if direct { final_key.clone() } else { staging },
-        final_key,
-        direct,
-        create_only: place.ready.create_only,
+        place,
         created_at,
         expires_at: created_at.plus(expires),
     })
@@ -154,11 +168,16 @@ pub struct Ticket {
 struct Opened {
     id: pgrx::Uuid,
     file_id: pgrx::Uuid,
+    place: Option<Named>,
+    created_at: Moment,
+    expires_at: Moment,
+}
+
+/// What a URL names.
+struct Named {
     physical_name: String,
     object_key: String,
     create_only: bool,
-    created_at: Moment,
-    expires_at: Moment,
 }
 
 /// Inserts the request as the caller, shares an object the caller can already read, or signs a URL.
@@ -168,7 +187,7 @@ pub fn open(bucket: pgrx::Uuid, declared: &Declared<'_>, metadata: JsonB) -> Res
             .detail(format!("It is {}.", metadata.0))
             .hint("Wrap the value: {\"value\": ...}."));
     }
-    let opened = with_forbidden_named(|| {
+    let mut opened = with_forbidden_named(|| {
         catalog::write(
             "INSERT INTO storage.upload_requests (bucket_id, filename, content_type, size, sha256, path, metadata, expires_in)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
@@ -189,22 +208,61 @@ pub fn open(bucket: pgrx::Uuid, declared: &Declared<'_>, metadata: JsonB) -> Res
                 Ok(Opened {
                     id: row.get(1)?.ok_or_else(missing)?,
                     file_id: row.get(2)?.ok_or_else(missing)?,
-                    physical_name: row.get(3)?.ok_or_else(missing)?,
-                    object_key: row.get(4)?.ok_or_else(missing)?,
-                    create_only: row.get(5)?.unwrap_or(false),
+                    place: match (row.get(3)?, row.get(4)?) {
+                        (Some(physical_name), Some(object_key)) => Some(Named {
+                            physical_name,
+                            object_key,
+                            create_only: row.get(5)?.unwrap_or(false),
+                        }),
+                        _ => None,
+                    },
                     created_at: Moment::of(row.get(6)?.ok_or_else(missing)?),
                     expires_at: Moment::of(row.get(7)?.ok_or_else(missing)?),
                 })
             },
         )
     })?;
+    let place = match opened.place.take() {
+        Some(place) => place,
+        None => place(&mut opened, bucket, declared)?,
+    };
     if let Some(sha256) = declared.sha256
         && share(opened.id, bucket, sha256, declared.size)?
     {
         return Ok(Ticket { upload_id: opened.id, file_id: opened.file_id, upload: None });
     }
-    let upload = sign(&opened, declared)?;
+    let upload = sign(&opened, &place, declared)?;
     Ok(Ticket { upload_id: opened.id, file_id: opened.file_id, upload: Some(upload) })
+}
+
+/// First use: the caller was allowed to insert the request, so its bucket is made ready now and the request gets a place.
+fn place(opened: &mut Opened, bucket: pgrx::Uuid, declared: &Declared<'_>) -> Result<Named> {
+    let bucket = Bucket::visible(bucket)?;
+    let digest = declared.sha256.map(Digest::parse_hex).transpose()?;
+    let id = Uuid::from_bytes(*opened.id.as_bytes());
+    let placed = Placed::new(&bucket, provision::ensure(&bucket, Ask::Use)?, digest.as_ref(), &id);
+    catalog::as_owner(|| {
+        catalog::write(
+            "SELECT created_at, expires_at FROM storage_private.place_upload($1, $2, $3, $4, $5, $6)",
+            &[
+                opened.id.into(),
+                placed.physical_name.as_str().into(),
+                placed.object_key.as_str().into(),
+                placed.final_key.as_str().into(),
+                placed.direct.into(),
+                placed.create_only.into(),
+            ],
+            |rows| {
+                let row = rows.first();
+                let missing = || Failure::internal("the upload request has vanished");
+                opened.created_at = Moment::of(row.get(1)?.ok_or_else(missing)?);
+                opened.expires_at = Moment::of(row.get(2)?.ok_or_else(missing)?);
+                Ok(())
+            },
+        )
+    })?;
+    let Placed { physical_name, object_key, create_only, .. } = placed;
+    Ok(Named { physical_name, object_key, create_only })
 }
 
 /// PostgreSQL's own words for a refused INSERT, under our token.
@@ -249,19 +307,23 @@ fn share(upload: pgrx::Uuid, bucket: pgrx::Uuid, sha256: &str, size: i64) -> Res
     Ok(false)
 }
 
-fn sign(opened: &Opened, declared: &Declared<'_>) -> Result<(String, JsonB, TimestampWithTimeZone)> {
+fn sign(
+    opened: &Opened,
+    place: &Named,
+    declared: &Declared<'_>,
+) -> Result<(String, JsonB, TimestampWithTimeZone)> {
     let content_type = ContentType::parse(declared.content_type)?;
     let digest = declared.sha256.map(Digest::parse_hex).transpose()?;
     let headers =
-        signed_headers(&content_type, declared.size.unsigned_abs(), digest.as_ref(), opened.create_only);
+        signed_headers(&content_type, declared.size.unsigned_abs(), digest.as_ref(), place.create_only);
     let borrowed: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let config = config::current()?;
     let url = session::with_signer(&config, |signer| {
         signer.url(
             &Presign {
                 method: Method::Put,
-                bucket: &opened.physical_name,
-                key: &opened.object_key,
+                bucket: &place.physical_name,
+                key: &place.object_key,
                 expires: opened.created_at.seconds_until(opened.expires_at),
                 headers: &borrowed,
                 query: &[],
@@ -278,10 +340,7 @@ struct Pending {
     content_type: String,
     size: i64,
     sha256: Option<String>,
-    physical_name: String,
-    object_key: String,
-    final_key: String,
-    direct: bool,
+    place: Option<Placed>,
     status: Status,
     expires_at: Moment,
     check_bytes: bool,
@@ -299,18 +358,21 @@ pub fn confirm(upload: pgrx::Uuid) -> Result<()> {
     if Moment::now() >= pending.expires_at {
         return close(upload, Reason::Expired, None);
     }
-    let finding = match examine(&pending) {
-        Ok(found) => found,
-        Err(Examination::BucketGone) => {
-            cache::evict(&pending.physical_name);
-            cache::evict_at(cache::At::Commit, &pending.physical_name);
-            catalog::run_as_owner(
-                "SELECT storage_private.mark_missing($1)",
-                &[pending.physical_name.as_str().into()],
-            )?;
-            Finding::Absent
-        }
-        Err(Examination::Failed(failure)) => return Err(failure),
+    let finding = match &pending.place {
+        None => Finding::Absent,
+        Some(place) => match examine(&pending, place) {
+            Ok(found) => found,
+            Err(Examination::BucketGone) => {
+                cache::evict(&place.physical_name);
+                cache::evict_at(cache::At::Commit, &place.physical_name);
+                catalog::run_as_owner(
+                    "SELECT storage_private.mark_missing($1)",
+                    &[place.physical_name.as_str().into()],
+                )?;
+                Finding::Absent
+            }
+            Err(Examination::Failed(failure)) => return Err(failure),
+        },
     };
     match finding {
         Finding::Absent => catalog::run_as_owner("SELECT storage_private.note_waiting($1)", &[upload.into()]),
@@ -372,8 +434,8 @@ fn parse_status(status: &str) -> Result<Status> {
 fn lock(upload: pgrx::Uuid) -> Result<Pending> {
     catalog::as_owner(|| {
         catalog::write(
-            "SELECT content_type, size, sha256, physical_name, object_key, final_key, direct, status::pg_catalog.text,
-                    expires_at, verify_content_type
+            "SELECT content_type, size, sha256, physical_name, object_key, final_key, direct, create_only,
+                    status::pg_catalog.text, expires_at, verify_content_type
              FROM storage_private.lock_upload($1)",
             &[upload.into()],
             |rows| {
@@ -383,13 +445,19 @@ fn lock(upload: pgrx::Uuid) -> Result<Pending> {
                     content_type: row.get(1)?.ok_or_else(missing)?,
                     size: row.get(2)?.ok_or_else(missing)?,
                     sha256: row.get(3)?,
-                    physical_name: row.get(4)?.ok_or_else(missing)?,
-                    object_key: row.get(5)?.ok_or_else(missing)?,
-                    final_key: row.get(6)?.ok_or_else(missing)?,
-                    direct: row.get(7)?.unwrap_or(false),
-                    status: parse_status(&row.get::<String>(8)?.ok_or_else(missing)?)?,
-                    expires_at: Moment::of(row.get(9)?.ok_or_else(missing)?),
-                    check_bytes: row.get(10)?.unwrap_or(true),
+                    place: match (row.get(4)?, row.get(5)?, row.get(6)?) {
+                        (Some(physical_name), Some(object_key), Some(final_key)) => Some(Placed {
+                            physical_name,
+                            object_key,
+                            final_key,
+                            direct: row.get(7)?.unwrap_or(false),
+                            create_only: row.get(8)?.unwrap_or(false),
+                        }),
+                        _ => None,
+                    },
+                    status: parse_status(&row.get::<String>(9)?.ok_or_else(missing)?)?,
+                    expires_at: Moment::of(row.get(10)?.ok_or_else(missing)?),
+                    check_bytes: row.get(11)?.unwrap_or(true),
                 })
             },
         )
@@ -418,7 +486,7 @@ impl From<StoreError> for Examination {
 }
 
 /// What the store holds for an upload. Staged bytes that are as promised have been copied to the final key.
-fn examine(pending: &Pending) -> std::result::Result<Finding, Examination> {
+fn examine(pending: &Pending, place: &Placed) -> std::result::Result<Finding, Examination> {
     let failed = Examination::Failed;
     let config = config::current().map_err(failed)?;
     let store = session::store(&config).map_err(failed)?;
@@ -430,11 +498,11 @@ fn examine(pending: &Pending) -> std::result::Result<Finding, Examination> {
         check_bytes: pending.check_bytes,
     };
     let capabilities = capabilities(&config.endpoint).map_err(failed)?;
-    let (physical, key) = (pending.physical_name.clone(), pending.object_key.clone());
-    let finding = if pending.direct {
+    let (physical, key) = (place.physical_name.clone(), place.object_key.clone());
+    let finding = if place.direct {
         wait::until(async move { verify::direct(&store, &physical, &key, &expected, &capabilities).await })
     } else {
-        let final_key = pending.final_key.clone();
+        let final_key = place.final_key.clone();
         wait::until(async move {
             verify::staged(&store, &physical, &key, &final_key, &expected, &capabilities).await
         })

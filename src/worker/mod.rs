@@ -1,3 +1,4 @@
 //! Background workers.
 
+pub mod failed_attempt;
 pub mod local_store;

@@ -85,6 +85,14 @@ fn furnished(cluster: &'static Cluster) -> Database<'static> {
         .batch_execute("UPDATE storage.object_deletions SET attempts = 2, last_error = 'no' WHERE id = 1")
         .unwrap();
 
+    // Inserted directly, before the first use of its bucket: without a place in the store.
+    ada.execute(
+        "INSERT INTO storage.upload_requests (bucket_id, filename, content_type, size)
+         SELECT b.id, 'a.txt', 'text/plain', 1 FROM storage.buckets b WHERE b.key = 'temp'",
+        &[],
+    )
+    .unwrap();
+
     let statuses = "SELECT count(DISTINCT status) FROM storage.upload_requests";
     assert_eq!(superuser.query_one(statuses, &[]).unwrap().get::<_, i64>(0), 5);
     database

@@ -300,10 +300,102 @@ fn a_store_that_dies_during_provisioning_is_told_and_tried_again() {
     let refusal = refused(Upload::declared(b"x").try_request(&mut ada));
     assert_eq!(refusal.sqlstate, "58030", "{refusal:?}");
     assert!(["STORE_UNAVAILABLE", "STORE_TIMEOUT"].contains(&refusal.token.as_str()), "{refusal:?}");
-    assert_eq!(on_record(&scene), []);
     store.start_again();
     Upload::declared(b"x").complete(&mut ada, b"x");
-    assert_eq!(on_record(&scene).len(), 1);
+    let states: Vec<String> = on_record(&scene).into_iter().map(|(_, state, _)| state).collect();
+    assert_eq!(states, ["ready"]);
+}
+
+/// State, attempts, last error, whether another attempt has a time, and the steps with outcomes and reasons.
+type Attempted = (String, i32, Option<String>, bool, Vec<String>);
+
+/// What is on record once it says so many failed attempts.
+fn recorded(scene: &Scene, attempts: i32) -> Attempted {
+    let query = "SELECT p.state::text, p.attempts, p.last_error, p.next_attempt_at IS NOT NULL,
+                        ARRAY(SELECT concat_ws(' ', s.step, s.outcome, CASE WHEN s.outcome = 'failed' THEN s.reason END)
+                              FROM storage.provisioning_state s WHERE s.name = p.name)
+                 FROM storage.physical_buckets p WHERE p.attempts = $1";
+    eventually(&format!("{attempts} failed attempts are recorded"), Duration::from_secs(10), || {
+        let row = scene.superuser().query_opt(query, &[&attempts]).unwrap()?;
+        Some((row.get(0), row.get(1), row.get(2), row.get(3), row.get(4)))
+    })
+}
+
+/// The error rolls the caller's transaction back; the record is not in it.
+#[test]
+fn what_failed_is_on_record_although_its_transaction_is_rolled_back() {
+    for preload in [true, false] {
+        let (scene, store) = own(|options| if preload { options } else { options.without_preload() });
+        let faulty = FaultyStore::before(&store.access().endpoint);
+        scene.set("pg_storage.endpoint", &faulty.endpoint());
+        faulty.set("cors", Fault::Denied);
+        let mut ada = scene.user("ada");
+        let before = scene.rows();
+        for attempt in 1..=2 {
+            ada.batch_execute("BEGIN").unwrap();
+            let refusal = refused(Upload::declared(b"x").try_request(&mut ada));
+            assert_eq!(refusal.code(), ("58030", "STORE_DENIED"));
+            ada.batch_execute("ROLLBACK").unwrap();
+            recorded(&scene, attempt);
+        }
+        let (state, _, error, again, steps) = recorded(&scene, 2);
+        assert_eq!(state, "failed", "preload: {preload}");
+        assert!(again, "another attempt has a time");
+        let error = error.unwrap();
+        assert!(error.contains("PutBucketCors") && error.contains("AccessDenied"), "{error}");
+        assert_eq!(steps[..3], ["create applied", "public_access_block applied", "policy applied"]);
+        assert!(steps[3].starts_with("cors failed PutBucketCors"), "{steps:?}");
+        assert_eq!(steps.len(), 4, "nothing after it was tried");
+        assert_eq!(scene.rows(), before);
+
+        faulty.heal();
+        Upload::declared(b"x").complete(&mut ada, b"x");
+        let (state, attempts, error, again, steps) = recorded(&scene, 0);
+        assert_eq!((state.as_str(), attempts, error, again), ("ready", 0, None, false));
+        assert_eq!(steps.len(), 6);
+        assert_eq!(store.succeeded("CreateBucket", "/"), 1);
+    }
+}
+
+#[test]
+fn a_repair_that_fails_leaves_a_ready_bucket_ready_and_says_why() {
+    let (scene, store) = Scene::counting();
+    let faulty = FaultyStore::before(&store.access().endpoint);
+    scene.set("pg_storage.endpoint", &faulty.endpoint());
+    let (mut ada, mut manager) = (scene.user("ada"), scene.manager("ada"));
+    Upload::declared(b"x").complete(&mut ada, b"x");
+    faulty.set("lifecycle", Fault::Denied);
+    let refusal = refused(manager.query("SELECT storage.provision_bucket('private')", &[]));
+    assert_eq!(refusal.code(), ("58030", "STORE_DENIED"));
+    let (state, _, error, _, steps) = recorded(&scene, 1);
+    assert_eq!(state, "ready");
+    assert!(error.unwrap().contains("AccessDenied"));
+    assert!(steps[5].starts_with("lifecycle failed"), "{steps:?}");
+    Upload::declared(b"y").complete(&mut ada, b"y");
+}
+
+/// What never came to be binds nobody: its name may be given to another access.
+#[test]
+fn a_failed_attempt_does_not_fix_the_access_of_a_name() {
+    let (scene, store) = Scene::counting();
+    let faulty = FaultyStore::before(&store.access().endpoint);
+    scene.set("pg_storage.endpoint", &faulty.endpoint());
+    let mut ada = scene.user("ada");
+    let name = format!("{}-preset", scene.prefix);
+    let preset = |key: &str, name: Option<&str>| {
+        let update = "UPDATE storage.buckets SET physical_name = $2 WHERE key = $1";
+        scene.superuser().execute(update, &[&key, &name]).unwrap();
+    };
+    preset("private", Some(&name));
+    faulty.set("PUT /", Fault::Denied);
+    refused(Upload::declared(b"x").try_request(&mut ada));
+    recorded(&scene, 1);
+    faulty.heal();
+    preset("private", None);
+    preset("public", Some(&name));
+    Upload::declared(b"x").to("public").complete(&mut ada, b"x");
+    let access: String = scene.value("SELECT access::text FROM storage.physical_buckets WHERE state = 'ready'");
+    assert_eq!(access, "public");
 }
 
 /// The recorded steps of the bucket `public`, as `step outcome`, and the reasons of those skipped.

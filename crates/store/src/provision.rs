@@ -95,7 +95,7 @@ impl Serialize for Step {
             }
             Outcome::Failed { error } => {
                 map.serialize_entry("outcome", "failed")?;
-                map.serialize_entry("error", &error.to_string())?;
+                map.serialize_entry("reason", &error.to_string())?;
             }
         }
         map.end()

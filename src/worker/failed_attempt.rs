@@ -1,0 +1,100 @@
+//! Records a failed provisioning although its error rolls the caller's transaction back: a short-lived background worker
+//! does it in a transaction of its own. Nobody waits for it, and where no worker can be had, the error alone tells.
+
+#![allow(unsafe_code)]
+
+use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerBuilder, BgWorkerStartTime};
+use pgrx::prelude::*;
+use pgrx::JsonB;
+use serde_json::{Value, json};
+
+use crate::catalog;
+use crate::error::Result;
+
+/// Has `attempt`, what `storage_private.record_failure()` takes, recorded in this database.
+pub fn record(attempt: &Value) {
+    // SAFETY: a plain read of a process-local variable on the main thread.
+    let database = unsafe { pg_sys::MyDatabaseId };
+    let Some(message) = Message::leave(&json!({ "database": database.to_u32(), "attempt": attempt })) else {
+        return;
+    };
+    let started = BackgroundWorkerBuilder::new("pg_storage failed attempt")
+        .set_type("pg_storage failed attempt")
+        .set_library("pg_storage")
+        .set_function("pg_storage_failed_attempt_main")
+        .enable_spi_access()
+        .set_start_time(BgWorkerStartTime::RecoveryFinished)
+        .set_argument(Some(pg_sys::Datum::from(message.0)))
+        .load_dynamic();
+    if started.is_err() {
+        message.take();
+        pgrx::debug1!("pg_storage: no background worker is free to record a failed provisioning");
+    }
+}
+
+/// Main function of the background worker.
+#[pg_guard]
+#[unsafe(no_mangle)]
+pub extern "C-unwind" fn pg_storage_failed_attempt_main(handle: pg_sys::Datum) {
+    let Some(message) = Message(handle.value() as u32).take() else { return };
+    let database = message.get("database").and_then(Value::as_u64).and_then(|oid| u32::try_from(oid).ok());
+    let (Some(database), Some(attempt)) = (database, message.get("attempt")) else { return };
+    // SAFETY: on the main thread of a background worker that has not unblocked signals yet.
+    unsafe { pg_sys::BackgroundWorkerUnblockSignals() };
+    BackgroundWorker::connect_worker_to_spi_by_oid(Some(database.into()), None);
+    let attempt = attempt.clone();
+    let recorded: Result<()> = BackgroundWorker::transaction(move || {
+        catalog::run_as_owner("SELECT storage_private.record_failure($1)", &[JsonB(attempt).into()])
+    });
+    if let Err(failure) = recorded {
+        failure.raise();
+    }
+}
+
+/// Handle of a pinned segment of shared memory that holds a JSON text after its length.
+#[derive(Clone, Copy)]
+struct Message(pg_sys::dsm_handle);
+
+/// Bytes before the text.
+const LENGTH: usize = size_of::<u64>();
+
+impl Message {
+    /// Leaves the message in shared memory; `None`: no segment is free.
+    fn leave(message: &Value) -> Option<Self> {
+        let text = message.to_string();
+        // SAFETY: on the main thread; the segment is as long as what is written to it, and is pinned before this
+        // process lets go of it, so that it lasts until it is taken.
+        unsafe {
+            let flags = pg_sys::DSM_CREATE_NULL_IF_MAXSEGMENTS as i32;
+            let segment = pg_sys::dsm_create(LENGTH + text.len(), flags);
+            if segment.is_null() {
+                return None;
+            }
+            let start = pg_sys::dsm_segment_address(segment).cast::<u8>();
+            start.cast::<u64>().write_unaligned(text.len() as u64);
+            start.add(LENGTH).copy_from_nonoverlapping(text.as_ptr(), text.len());
+            pg_sys::dsm_pin_segment(segment);
+            let handle = pg_sys::dsm_segment_handle(segment);
+            pg_sys::dsm_detach(segment);
+            Some(Self(handle))
+        }
+    }
+
+    /// Takes the message out of shared memory; `None`: it is not there.
+    fn take(self) -> Option<Value> {
+        // SAFETY: the handle is of a segment that `leave` made: its text is as long as it says. Unpinned once it is
+        // mapped here, the segment ends with this mapping.
+        unsafe {
+            let segment = pg_sys::dsm_attach(self.0);
+            if segment.is_null() {
+                return None;
+            }
+            let start = pg_sys::dsm_segment_address(segment).cast::<u8>();
+            let length = start.cast::<u64>().read_unaligned() as usize;
+            let text = std::slice::from_raw_parts(start.add(LENGTH), length).to_vec();
+            pg_sys::dsm_unpin_segment(self.0);
+            pg_sys::dsm_detach(segment);
+            serde_json::from_slice(&text).ok()
+        }
+    }
+}
