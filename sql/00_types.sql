@@ -138,17 +138,31 @@ COMMENT ON COLUMN storage.provisioned_bucket.generation IS 'Generation of the co
 COMMENT ON COLUMN storage.provisioned_bucket.direct IS 'Whether uploads with a declared digest go straight to their final key.';
 
 CREATE TYPE storage.maintenance_report AS (
-    uploads_expired  bigint,
-    files_expired    bigint,
-    objects_deleted  bigint,
-    deletions_failed bigint
+    uploads_expired     bigint,
+    uploads_confirmed   bigint,
+    files_expired       bigint,
+    objects_deleted     bigint,
+    deletions_failed    bigint,
+    buckets_provisioned bigint,
+    buckets_deleted     bigint,
+    orphans_queued      bigint,
+    multiparts_aborted  bigint,
+    events_announced    bigint,
+    events_removed      bigint
 );
 COMMENT ON TYPE storage.maintenance_report IS
-'What one pass of storage.run_maintenance() did, in rows and objects.';
+'What one pass of maintenance did, in rows and objects.';
 COMMENT ON COLUMN storage.maintenance_report.uploads_expired IS 'Pending uploads that were ended.';
+COMMENT ON COLUMN storage.maintenance_report.uploads_confirmed IS 'Pending uploads that nobody confirmed, whose bytes were right and that were accepted.';
 COMMENT ON COLUMN storage.maintenance_report.files_expired IS 'Files past their time that were deleted.';
 COMMENT ON COLUMN storage.maintenance_report.objects_deleted IS 'Objects removed from the store.';
 COMMENT ON COLUMN storage.maintenance_report.deletions_failed IS 'Deletions put back for later.';
+COMMENT ON COLUMN storage.maintenance_report.buckets_provisioned IS 'Physical buckets brought to their wanted configuration.';
+COMMENT ON COLUMN storage.maintenance_report.buckets_deleted IS 'Buckets that were being deleted with their files, and are gone.';
+COMMENT ON COLUMN storage.maintenance_report.orphans_queued IS 'Keys in the store that no row knew, queued for deletion.';
+COMMENT ON COLUMN storage.maintenance_report.multiparts_aborted IS 'Multipart uploads that nobody completed, aborted.';
+COMMENT ON COLUMN storage.maintenance_report.events_announced IS 'Events whose notification was sent.';
+COMMENT ON COLUMN storage.maintenance_report.events_removed IS 'Events past their time that were removed.';
 
 CREATE TYPE storage_private.admission AS (
     id            uuid,

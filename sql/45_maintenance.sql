@@ -33,7 +33,7 @@ AS $$
 $$;
 COMMENT ON FUNCTION storage_private.expire_files() IS 'Deletes files whose time is over, except those that somebody holds; returns how many.';
 
-CREATE FUNCTION storage_private.begin_maintenance() RETURNS timestamptz
+CREATE FUNCTION storage_private.begin_maintenance() RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
@@ -45,10 +45,9 @@ BEGIN
                   HINT = 'Run maintenance in a transaction that is READ COMMITTED.';
     END IF;
     PERFORM storage_private.require_ownership();
-    RETURN clock_timestamp();
 END $$;
 COMMENT ON FUNCTION storage_private.begin_maintenance() IS
-'Refuses where a pass would do harm; else gives the time it began, for a pass takes no job that becomes due while it runs. Errors: NOT_OWNER_OF_OBJECTS.';
+'Refuses a pass where it would do harm. Errors: NOT_OWNER_OF_OBJECTS.';
 
 -- A key that this very transaction queued is left alone, also when it was queued before by another: if
 -- this one rolled back, a file would need the bytes again.
@@ -131,4 +130,4 @@ BEGIN
     RETURN report;
 END $$;
 COMMENT ON FUNCTION storage.run_maintenance() IS
-'One pass of expiry and collection, now and in this session. For the extension''s owner. What this same transaction queued waits for the next pass. A store that fails is not an error: the deletions stay queued with their error and are repeated later. Errors: NOT_OWNER_OF_OBJECTS in a copy of a database, see storage.adopt_installation().';
+'One pass of everything the worker does, now and in this session. For the extension''s owner. What this same transaction queued waits for the next pass. A store that fails is not an error: the deletions stay queued with their error and are repeated later. Errors: NOT_OWNER_OF_OBJECTS in a copy of a database, see storage.adopt_installation().';

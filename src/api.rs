@@ -326,23 +326,38 @@ mod storage_private {
         Ok((physical, json))
     }
 
-    /// One pass of expiry and collection.
+    /// One pass of everything the worker does.
+    #[allow(clippy::type_complexity)]
     #[pg_extern(volatile)]
     fn maintain() -> TableIterator<
         'static,
         (
             name!(uploads_expired, i64),
+            name!(uploads_confirmed, i64),
             name!(files_expired, i64),
             name!(objects_deleted, i64),
             name!(deletions_failed, i64),
+            name!(buckets_provisioned, i64),
+            name!(buckets_deleted, i64),
+            name!(orphans_queued, i64),
+            name!(multiparts_aborted, i64),
+            name!(events_announced, i64),
+            name!(events_removed, i64),
         ),
     > {
         let report = maintenance::run().or_raise();
         TableIterator::once((
             report.uploads_expired,
+            report.uploads_confirmed,
             report.files_expired,
             report.objects_deleted,
             report.deletions_failed,
+            report.buckets_provisioned,
+            report.buckets_deleted,
+            report.orphans_queued,
+            report.multiparts_aborted,
+            report.events_announced,
+            report.events_removed,
         ))
     }
 

@@ -1,4 +1,4 @@
-//! Maintenance: one pass of expiry and of the collector.
+//! The collector, the only one who deletes: works off the outbox.
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
@@ -8,24 +8,13 @@ use pg_storage_core::backoff;
 use pg_storage_store::{ErrorKind, MAX_DELETE_BATCH, S3Store, Store, StoreError};
 use pgrx::datum::{Interval, TimestampWithTimeZone};
 
+use super::{Report, Scope};
+use crate::clock::Moment;
 use crate::error::{Failure, Result};
 use crate::{catalog, config, session, wait};
 
 /// First wait after a failed deletion, and the longest.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(3600));
-
-/// What one pass did.
-#[derive(Default)]
-pub struct Report {
-    /// Pending uploads ended.
-    pub uploads_expired: i64,
-    /// Files past their time deleted.
-    pub files_expired: i64,
-    /// Objects removed from the store.
-    pub objects_deleted: i64,
-    /// Deletions put back for later.
-    pub deletions_failed: i64,
-}
 
 /// A key that is due, and that no file uses.
 struct Job {
@@ -51,38 +40,20 @@ struct Claimed {
     batches: BTreeMap<String, Batch>,
 }
 
-/// One pass of everything. Each job is looked at once, however long the pass takes and whatever fails.
-pub fn run() -> Result<Report> {
-    let began = begin()?;
-    let mut report = Report {
-        uploads_expired: count("SELECT storage_private.expire_uploads()")?,
-        files_expired: count("SELECT storage_private.expire_files()")?,
-        ..Report::default()
-    };
+/// Looks at each job that is due once, however long that takes and whatever fails.
+pub fn run(scope: Scope, report: &mut Report) -> Result<()> {
+    let began = Moment::now().column()?;
     let (mut after, mut failed) = (0, Vec::new());
     loop {
-        let claimed = claim(after, began, &failed)?;
-        let Some(last) = claimed.last else { return Ok(report) };
+        let claimed = scope.step(|| claim(after, began, &failed))?;
+        let Some(last) = claimed.last else { return Ok(()) };
         after = last;
         for (physical, batch) in claimed.batches {
-            if collect(&physical, &batch, &mut report)? == Whole::Failed {
+            if collect(&physical, &batch, report)? == Whole::Failed {
                 failed.push(physical);
             }
         }
     }
-}
-
-/// When the pass began, unless it would do harm.
-fn begin() -> Result<TimestampWithTimeZone> {
-    catalog::as_owner(|| {
-        catalog::write("SELECT storage_private.begin_maintenance()", &[], |rows| {
-            rows.first().get_one()?.ok_or_else(|| Failure::internal("the pass has no beginning"))
-        })
-    })
-}
-
-fn count(statement: &'static str) -> Result<i64> {
-    catalog::as_owner(|| catalog::write(statement, &[], |rows| Ok(rows.first().get_one()?.unwrap_or(0))))
 }
 
 /// The next jobs after one, held until the transaction ends.

@@ -1,0 +1,68 @@
+//! Maintenance: what the worker does all the time and `run_maintenance()` once, in the same code.
+//!
+//! A pass is a list of tasks, and a task is short steps in the database with the store asked between them. Whether a
+//! step has a transaction of its own or shares the caller's is the [`Scope`]'s business: a task must be right in both.
+
+mod deletions;
+mod expiry;
+mod scope;
+
+pub use scope::Scope;
+
+use crate::catalog;
+use crate::error::Result;
+
+/// What one pass did.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Report {
+    /// Pending uploads ended.
+    pub uploads_expired: i64,
+    /// Pending uploads whose bytes were found to be right, and accepted.
+    pub uploads_confirmed: i64,
+    /// Files past their time deleted.
+    pub files_expired: i64,
+    /// Objects removed from the store.
+    pub objects_deleted: i64,
+    /// Deletions put back for later.
+    pub deletions_failed: i64,
+    /// Physical buckets brought to their wanted configuration.
+    pub buckets_provisioned: i64,
+    /// Buckets that were to be deleted with their files, and are gone.
+    pub buckets_deleted: i64,
+    /// Keys that no row knew, queued for deletion.
+    pub orphans_queued: i64,
+    /// Multipart uploads that nobody completed, aborted.
+    pub multiparts_aborted: i64,
+    /// Events whose NOTIFY was sent.
+    pub events_announced: i64,
+    /// Events past their time removed.
+    pub events_removed: i64,
+}
+
+/// One kind of work.
+pub struct Task {
+    /// What the server's log, `pg_stat_activity` and `storage.worker_state` call it.
+    pub name: &'static str,
+    /// Does what is to be done now.
+    pub run: fn(Scope, &mut Report) -> Result<()>,
+}
+
+/// A pass, in this order: what expires is queued before the queue is worked off.
+pub const TASKS: &[Task] = &[
+    Task { name: "expiring uploads", run: expiry::uploads },
+    Task { name: "expiring files", run: expiry::files },
+    Task { name: "deleting objects", run: deletions::run },
+];
+
+/// Refuses a pass where it would do harm: in a copy of the database, or over an old snapshot.
+pub fn begin(scope: Scope) -> Result<()> {
+    scope.step(|| catalog::run_as_owner("SELECT storage_private.begin_maintenance()", &[]))
+}
+
+/// One pass in the caller's transaction; an error is the caller's.
+pub fn run() -> Result<Report> {
+    begin(Scope::Callers)?;
+    let mut report = Report::default();
+    TASKS.iter().try_for_each(|task| (task.run)(Scope::Callers, &mut report))?;
+    Ok(report)
+}
