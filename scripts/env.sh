@@ -26,6 +26,13 @@ export CARGO_PGRX_DISABLE_GC_SECTIONS_WORKAROUND=1
 unset RUST_BACKTRACE
 PATH=$CACHE_DIR/cargo-pgrx-$PGRX_VERSION/bin:$PATH
 
+# The toolchain that rust-toolchain.toml pins may be installed under the name of its channel alone.
+pinned=$(sed -n 's/^channel = "\(.*\)"/\1/p' rust-toolchain.toml)
+if command -v rustup >/dev/null && ! rustc --version >/dev/null 2>&1 &&
+  [[ $(rustup run stable rustc --version 2>/dev/null) == "rustc $pinned "* ]]; then
+  export RUSTUP_TOOLCHAIN=stable
+fi
+
 say() { printf '\n\033[1m==> %s\033[0m\n' "$*"; }
 note() { printf '    %s\n' "$*"; }
 die() {
