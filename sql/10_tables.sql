@@ -74,6 +74,8 @@ CREATE TABLE storage.physical_buckets (
     next_attempt_at    timestamptz,
     provisioned_at     timestamptz
 );
+CREATE INDEX physical_buckets_unready ON storage.physical_buckets (next_attempt_at)
+    WHERE state <> 'ready' OR applied_generation < desired_generation;
 COMMENT ON TABLE storage.physical_buckets IS 'Buckets in the store: meant to exist, or known to. Many logical buckets may share one.';
 COMMENT ON COLUMN storage.physical_buckets.name IS 'Name in the store; minted once, then this record wins over the naming rule.';
 COMMENT ON COLUMN storage.physical_buckets.tenant_id IS 'The one tenant it serves; NULL: several.';

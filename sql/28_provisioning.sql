@@ -180,6 +180,27 @@ AS $$
 $$;
 COMMENT ON FUNCTION storage_private.capabilities_of(text) IS 'What a store was seen to enforce; NULL when it was never tried.';
 
+CREATE FUNCTION storage_private.is_provisioning_due() RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT EXISTS (SELECT FROM storage.physical_buckets p
+                   WHERE (p.state <> 'ready' OR p.applied_generation < p.desired_generation)
+                     AND (p.next_attempt_at IS NULL OR p.next_attempt_at <= clock_timestamp()))
+$$;
+COMMENT ON FUNCTION storage_private.is_provisioning_due() IS 'Whether some physical bucket is not as it is wanted, and its time has come.';
+
+CREATE FUNCTION storage_private.provisioning_due(store text)
+RETURNS TABLE (name text, tenant_id text, access storage.bucket_access, fixed boolean, key_prefix text)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT p.name, p.tenant_id, p.access, p.fixed, p.key_prefix FROM storage.physical_buckets p
+    WHERE (p.state <> 'ready' OR p.applied_generation < p.desired_generation)
+      AND (p.next_attempt_at IS NULL OR p.next_attempt_at <= clock_timestamp())
+      AND p.endpoint = $1
+    ORDER BY p.next_attempt_at NULLS FIRST LIMIT 100
+$$;
+COMMENT ON FUNCTION storage_private.provisioning_due(text) IS 'Physical buckets on a store that are not as they are wanted and whose time has come, the longest due first.';
+
 CREATE FUNCTION storage_private.mark_missing(physical text) RETURNS void
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$

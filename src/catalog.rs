@@ -165,6 +165,15 @@ impl SessionLock {
         unsafe { pgrx::direct_function_call_as_datum(pg_sys::pg_advisory_lock_int8, &[key.into_datum()]) };
         Self(key)
     }
+
+    /// The lock, unless somebody has it.
+    pub fn try_acquire(key: i64) -> Result<Option<Self>> {
+        // SAFETY: a built-in function of one bigint that returns a boolean.
+        let got = unsafe {
+            pgrx::direct_function_call::<bool>(pg_sys::pg_try_advisory_lock_int8, &[key.into_datum()])
+        };
+        Ok(got.unwrap_or(false).then_some(Self(key)))
+    }
 }
 
 impl Drop for SessionLock {

@@ -9,8 +9,8 @@ mod scope;
 
 pub use scope::Scope;
 
-use crate::catalog;
 use crate::error::Result;
+use crate::{catalog, provision};
 
 /// What one pass did.
 #[derive(Clone, Copy, Debug, Default)]
@@ -52,6 +52,7 @@ pub const TASKS: &[Task] = &[
     Task { name: "expiring uploads", run: expiry::uploads },
     Task { name: "expiring files", run: expiry::files },
     Task { name: "deleting objects", run: deletions::run },
+    Task { name: "provisioning ahead", run: provision::ahead },
 ];
 
 /// Refuses a pass where it would do harm: in a copy of the database, or over an old snapshot.

@@ -3,9 +3,9 @@
 
 #![allow(unsafe_code)]
 
+use pgrx::JsonB;
 use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerBuilder, BgWorkerStartTime};
 use pgrx::prelude::*;
-use pgrx::JsonB;
 use serde_json::{Value, json};
 
 use crate::catalog;

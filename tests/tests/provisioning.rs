@@ -357,6 +357,93 @@ fn what_failed_is_on_record_although_its_transaction_is_rolled_back() {
     }
 }
 
+/// The next attempt is due now.
+fn make_due(scene: &Scene) {
+    scene.superuser().batch_execute("UPDATE storage.physical_buckets SET next_attempt_at = now()").unwrap();
+}
+
+/// Buckets that this pass of maintenance brought to their wanted configuration.
+fn provisioned_by_a_pass(scene: &Scene) -> i64 {
+    scene.value("SELECT buckets_provisioned FROM storage.run_maintenance()")
+}
+
+#[test]
+fn maintenance_makes_ready_what_failed_and_only_when_it_is_due() {
+    let (scene, store) = Scene::counting();
+    let faulty = FaultyStore::before(&store.access().endpoint);
+    scene.set("pg_storage.endpoint", &faulty.endpoint());
+    faulty.set("cors", Fault::Denied);
+    let mut ada = scene.user("ada");
+    refused(Upload::declared(b"x").try_request(&mut ada));
+    recorded(&scene, 1);
+    let asked = scene.asked(store);
+    assert_eq!(provisioned_by_a_pass(&scene), 0);
+    assert_eq!(scene.asked(store), asked, "not due yet");
+
+    make_due(&scene);
+    assert_eq!(provisioned_by_a_pass(&scene), 0);
+    let (state, _, error, again, steps) = recorded(&scene, 2);
+    assert_eq!((state.as_str(), again), ("failed", true));
+    assert!(error.unwrap().contains("AccessDenied") && steps[3].starts_with("cors failed"), "{steps:?}");
+
+    faulty.heal();
+    make_due(&scene);
+    assert_eq!(provisioned_by_a_pass(&scene), 1);
+    let (state, _, error, again, _) = recorded(&scene, 0);
+    assert_eq!((state.as_str(), error, again), ("ready", None, false));
+    let before = scene.asked(store);
+    Upload::declared(b"x").request(&mut ada);
+    assert_eq!(scene.asked(store), before, "the first upload finds it ready");
+}
+
+#[test]
+fn maintenance_applies_changed_origins_before_anybody_asks() {
+    for (scene, direct) in [(Scene::local(), true), (Scene::garage(), false)] {
+        let (mut ada, mut manager) = (scene.user("ada"), scene.manager("ada"));
+        Upload::declared(b"x").complete(&mut ada, b"x");
+        assert_eq!(provisioned_by_a_pass(&scene), 0, "nothing is stale");
+        manager
+            .execute(
+                "UPDATE storage.buckets SET allowed_origins = '{https://new.example}' WHERE key = 'private'",
+                &[],
+            )
+            .unwrap();
+        assert_eq!(provisioned_by_a_pass(&scene), 1, "direct: {direct}");
+        let applied: String = manager
+            .query_one("SELECT cors::text FROM storage.inspect_bucket('private')", &[])
+            .unwrap()
+            .get(0);
+        assert!(applied.contains("https://new.example"), "{applied}");
+        assert!(on_record(&scene).iter().all(|(_, state, current)| state == "ready" && *current));
+    }
+}
+
+/// The session's own use and the pass line up behind the same lock; neither waits for the other's transaction.
+#[test]
+fn maintenance_leaves_a_bucket_to_the_session_that_is_making_it_ready() {
+    let (scene, store) = Scene::counting();
+    let faulty = FaultyStore::before(&store.access().endpoint);
+    scene.set("pg_storage.endpoint", &faulty.endpoint());
+    faulty.set("cors", Fault::Denied);
+    let mut ada = scene.user("ada");
+    refused(Upload::declared(b"x").try_request(&mut ada));
+    recorded(&scene, 1);
+    make_due(&scene);
+    faulty.heal();
+    faulty.set("cors", Fault::Slow(Duration::from_secs(3)));
+    let cors = || faulty.lines().iter().filter(|line| line.contains("cors")).count();
+    let before = cors();
+    let asking = std::thread::spawn(move || {
+        Upload::declared(b"x").request(&mut ada);
+    });
+    eventually("the session waits for the store", Duration::from_secs(10), || {
+        (cors() > before).then_some(())
+    });
+    assert_eq!(provisioned_by_a_pass(&scene), 0);
+    asking.join().unwrap();
+    assert_eq!(on_record(&scene).len(), 1);
+}
+
 #[test]
 fn a_repair_that_fails_leaves_a_ready_bucket_ready_and_says_why() {
     let (scene, store) = Scene::counting();
@@ -394,7 +481,8 @@ fn a_failed_attempt_does_not_fix_the_access_of_a_name() {
     preset("private", None);
     preset("public", Some(&name));
     Upload::declared(b"x").to("public").complete(&mut ada, b"x");
-    let access: String = scene.value("SELECT access::text FROM storage.physical_buckets WHERE state = 'ready'");
+    let access: String =
+        scene.value("SELECT access::text FROM storage.physical_buckets WHERE state = 'ready'");
     assert_eq!(access, "public");
 }
 
