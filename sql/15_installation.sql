@@ -1,5 +1,5 @@
 -- Whose objects these are. Rows can be copied (a restored dump, CREATE DATABASE ... TEMPLATE), the bytes in
--- the store cannot: only the database that the rows were made in may delete them.
+-- the store cannot: only the database that the rows were made in may add, provision or delete any.
 
 -- Not one row but alike ones, and no key: first uploads record without waiting for each other, and a restored
 -- dump collides with nothing.
@@ -56,7 +56,7 @@ BEGIN
                this.system_identifier, this.database),
         'Should this database own them from now on, and no other delete them, call storage.adopt_installation().');
 END $$;
-COMMENT ON FUNCTION storage_private.require_ownership() IS 'Refuses to delete what another database may still need. Errors: NOT_OWNER_OF_OBJECTS.';
+COMMENT ON FUNCTION storage_private.require_ownership() IS 'Refuses to change a store whose objects another database may own. Errors: NOT_OWNER_OF_OBJECTS.';
 
 CREATE FUNCTION storage.adopt_installation() RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
@@ -67,4 +67,4 @@ BEGIN
     INSERT INTO storage_private.installation SELECT i.* FROM storage_private.this_installation() i;
 END $$;
 COMMENT ON FUNCTION storage.adopt_installation() IS
-'Declares that this database owns the objects from now on, after a restore that replaces the original. The original must not run any more: each would delete what the other still uses. For the extension''s owner.';
+'Declares that this database owns the objects from now on, after a restore that replaces the original. Before that a copy signs downloads, and refuses uploads, provisioning and maintenance with NOT_OWNER_OF_OBJECTS. The original must not run any more: each would delete what the other still uses. For the extension''s owner.';

@@ -148,7 +148,7 @@ BEGIN
     RETURN p;
 END $$;
 COMMENT ON FUNCTION storage.provision_bucket(text) IS
-'Brings the bucket''s physical bucket to the wanted configuration now rather than on first use; also repairs. bucket: key or id. Errors: BUCKET_NOT_FOUND, NOT_CONFIGURED, BUCKET_NAME_TAKEN, STORE_DENIED, STORE_UNAVAILABLE, STORE_TIMEOUT, STORE_ERROR with the steps in DETAIL.';
+'Brings the bucket''s physical bucket to the wanted configuration now rather than on first use; also repairs. bucket: key or id. Errors: BUCKET_NOT_FOUND, NOT_CONFIGURED, NOT_OWNER_OF_OBJECTS, BUCKET_NAME_TAKEN, STORE_DENIED, STORE_UNAVAILABLE, STORE_TIMEOUT, STORE_ERROR with the steps in DETAIL.';
 
 CREATE FUNCTION storage.inspect_bucket(bucket text) RETURNS storage.bucket_inspection
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
@@ -217,7 +217,7 @@ BEGIN
     RETURN u;
 END $$;
 COMMENT ON FUNCTION storage.confirm_upload(uuid) IS
-'Asks the store what arrived and settles the upload. The verdict is a value: status uploaded (the file exists), rejected with reason EMPTY_FILE, SIZE_MISMATCH, HASH_MISMATCH or CONTENT_TYPE_MISMATCH, expired, aborted, or still requested with reason NOT_UPLOADED. Idempotent. Errors: UPLOAD_NOT_FOUND, PATH_TAKEN, READ_ONLY, NOT_CONFIGURED, STORE_DENIED, STORE_UNAVAILABLE, STORE_TIMEOUT, STORE_ERROR.';
+'Asks the store what arrived and settles the upload. The verdict is a value: status uploaded (the file exists), rejected with reason EMPTY_FILE, SIZE_MISMATCH, HASH_MISMATCH or CONTENT_TYPE_MISMATCH, expired, aborted, or still requested with reason NOT_UPLOADED. Idempotent. Errors: UPLOAD_NOT_FOUND, PATH_TAKEN, READ_ONLY, NOT_CONFIGURED, NOT_OWNER_OF_OBJECTS, STORE_DENIED, STORE_UNAVAILABLE, STORE_TIMEOUT, STORE_ERROR.';
 
 CREATE FUNCTION storage.abort_upload(upload_id uuid) RETURNS storage.upload_requests
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp

@@ -66,6 +66,8 @@ pub fn ensure(bucket: &Bucket, ask: Ask) -> Result<Place> {
     if let Some(ready) = cached(&config, bucket, &mut wanted, ask)? {
         return finish(bucket, wanted, ready);
     }
+    // What a copy made there, the original would take for orphans.
+    catalog::run_as_owner("SELECT storage_private.require_ownership()", &[])?;
     let lock = SessionLock::acquire(lock_key(&config.endpoint, &wanted.name));
     if let Some(ready) = cached(&config, bucket, &mut wanted, ask)? {
         return finish(bucket, wanted, ready);

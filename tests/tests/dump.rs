@@ -187,7 +187,7 @@ fn assert_same(source: &Database<'_>, copy: &Database<'_>) {
     assert_eq!(surroundings(&mut after), surroundings(&mut before));
 }
 
-/// The copy does what the original did: files download, new ones arrive, users are seeded.
+/// The copy does what the original did: files download, users are seeded and, once it is the owner, new files arrive.
 fn assert_alive(copy: &Database<'_>) {
     let mut session = copy.superuser();
     session
@@ -198,6 +198,9 @@ fn assert_alive(copy: &Database<'_>) {
     for row in files {
         flow::assert_downloads(&mut session, row.get(0), b"same bytes");
     }
+    let refusal = refused(Upload::declared(b"after").try_request(&mut session));
+    assert_eq!(refusal.code(), ("55000", "NOT_OWNER_OF_OBJECTS"), "the original would take it for an orphan");
+    session.batch_execute("SELECT storage.adopt_installation()").unwrap();
     let file = Upload::declared(b"after").complete(&mut session, b"after").file_id;
     flow::assert_downloads(&mut session, &file, b"after");
     let seeded = "SELECT count(*) FROM storage.buckets WHERE owner_id = 'eve'";

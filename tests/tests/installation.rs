@@ -1,7 +1,7 @@
-//! Whose objects they are: a copy of the database deletes nothing of the original until somebody says it owns them.
+//! Whose objects they are: a copy of the database changes nothing in the original's store until somebody says it owns them.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use pg_storage_tests::flow::{Upload, assert_downloads, some_bytes};
+use pg_storage_tests::flow::{self, Upload, assert_downloads, some_bytes};
 use pg_storage_tests::{Cluster, Scene, eventually, refused};
 use postgres::Client;
 use std::time::Duration;
@@ -29,7 +29,7 @@ fn pass(session: &mut Client) -> i64 {
 }
 
 #[test]
-fn a_copy_of_the_database_deletes_nothing_until_it_is_declared_the_owner() {
+fn a_copy_of_the_database_adds_and_deletes_nothing_until_it_is_declared_the_owner() {
     let (scene, store) = Scene::counting();
     scene.set("pg_storage.deletion_delay", "0");
     let bytes = some_bytes("original", 60);
@@ -39,10 +39,19 @@ fn a_copy_of_the_database_deletes_nothing_until_it_is_declared_the_owner() {
     let original: String =
         scene.value("SELECT format('system %s, database %s', system_identifier, database) FROM storage_private.installation");
 
+    let pending = Upload::of(b"pending").request(&mut scene.user("ada"));
     let mut copy = copy_of(&scene);
-    // Its own use of storage does not make it the owner.
-    let own = Upload::declared(b"made by the copy").complete(&mut copy, b"made by the copy");
-    assert_downloads(&mut copy, &own.file_id, b"made by the copy");
+    let asked = scene.asked(store);
+    let provision = "SELECT name FROM storage.provision_bucket('private')";
+    for refusal in [
+        refused(Upload::declared(b"made by the copy").try_request(&mut copy)),
+        refused(flow::try_confirm(&mut copy, &pending.upload_id)),
+        refused(copy.query_one(provision, &[])),
+    ] {
+        assert_eq!(refusal.code(), ("55000", "NOT_OWNER_OF_OBJECTS"), "{refusal:?}");
+    }
+    assert_eq!(scene.asked(store), asked, "the store was not even asked");
+    assert_downloads(&mut copy, &ticket.file_id, &bytes);
     copy.batch_execute(
         "UPDATE storage.upload_requests SET expires_at = now();
          DELETE FROM storage.files; UPDATE storage.object_deletions SET not_before = now()",
@@ -64,8 +73,10 @@ fn a_copy_of_the_database_deletes_nothing_until_it_is_declared_the_owner() {
     assert_downloads(&mut scene.user("ada"), &ticket.file_id, &bytes);
 
     copy.batch_execute("SELECT storage.adopt_installation(), storage.adopt_installation()").unwrap();
-    assert_eq!(pass(&mut copy), 2);
+    assert_eq!(pass(&mut copy), 1);
     assert!(!scene.exists(&place));
+    let own = Upload::declared(b"made by the copy").complete(&mut copy, b"made by the copy");
+    assert_downloads(&mut copy, &own.file_id, b"made by the copy");
     assert_eq!(scene.maintain(), [0, 0, 0, 0], "the original goes on");
 }
 
@@ -93,7 +104,10 @@ fn rows_that_came_without_an_owner_are_left_alone() {
     let mut ada = scene.user("ada");
     Upload::declared(b"bytes").complete(&mut ada, b"bytes");
     scene.superuser().batch_execute("DELETE FROM storage_private.installation").unwrap();
-    Upload::declared(b"other bytes").complete(&mut ada, b"other bytes");
+    // A bucket that is known to be ready serves on; the rows stay nobody's.
+    let other = Upload::declared(b"other bytes").request(&mut ada);
+    let refusal = refused(flow::try_confirm(&mut ada, &other.upload_id));
+    assert_eq!(refusal.code(), ("55000", "NOT_OWNER_OF_OBJECTS"));
     let refusal = refused(scene.superuser().query("SELECT storage.run_maintenance()", &[]));
     assert_eq!(refusal.code(), ("55000", "NOT_OWNER_OF_OBJECTS"));
     scene.superuser().batch_execute("SELECT storage.adopt_installation()").unwrap();
