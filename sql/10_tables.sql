@@ -112,6 +112,7 @@ CREATE TABLE storage.objects (
     size          bigint NOT NULL CHECK (size > 0),
     content_type  text NOT NULL,
     etag          text,
+    deleting      boolean NOT NULL DEFAULT false,
     created_at    timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT objects_key_unique UNIQUE (physical_name, key)
 );
@@ -125,6 +126,7 @@ COMMENT ON COLUMN storage.objects.sha256 IS 'Digest of its bytes, verified; NULL
 COMMENT ON COLUMN storage.objects.size IS 'Bytes.';
 COMMENT ON COLUMN storage.objects.content_type IS 'The type the store serves it with.';
 COMMENT ON COLUMN storage.objects.etag IS 'The store''s entity tag when it was verified.';
+COMMENT ON COLUMN storage.objects.deleting IS 'True: the collector has found no file that uses it and is about to remove it, or has; no file can use it any more.';
 COMMENT ON COLUMN storage.objects.created_at IS 'When it was recorded.';
 COMMENT ON COLUMN storage.objects.id IS 'Its identity.';
 
@@ -235,12 +237,16 @@ CREATE TABLE storage.object_deletions (
     key           text NOT NULL,
     reason        text NOT NULL,
     not_before    timestamptz NOT NULL,
+    claimed_until timestamptz,
     attempts      integer NOT NULL DEFAULT 0,
     last_error    text,
     created_at    timestamptz NOT NULL DEFAULT now(),
     queued_by     xid8 NOT NULL DEFAULT pg_current_xact_id()
 );
+-- The queue of one physical bucket, in the order it is worked off; the two after it tell when there is work again.
+CREATE INDEX object_deletions_queue ON storage.object_deletions (physical_name, not_before, id);
 CREATE INDEX object_deletions_due ON storage.object_deletions (not_before);
+CREATE INDEX object_deletions_claimed ON storage.object_deletions (claimed_until) WHERE claimed_until IS NOT NULL;
 CREATE INDEX object_deletions_key ON storage.object_deletions (physical_name, key);
 COMMENT ON TABLE storage.object_deletions IS 'The outbox: keys to be removed from the store once the transaction that queued them has committed. Nothing is dropped; failures are repeated.';
 COMMENT ON COLUMN storage.object_deletions.id IS 'Its identity.';
@@ -248,10 +254,27 @@ COMMENT ON COLUMN storage.object_deletions.physical_name IS 'The bucket in the s
 COMMENT ON COLUMN storage.object_deletions.key IS 'The key to be removed, unless a file uses it again by then.';
 COMMENT ON COLUMN storage.object_deletions.reason IS 'Why it was queued: file deleted, upload rejected, expired, aborted, staged bytes or late bytes.';
 COMMENT ON COLUMN storage.object_deletions.not_before IS 'Not to be removed before this.';
+COMMENT ON COLUMN storage.object_deletions.claimed_until IS 'A collector is at it and has until then; after that, any may take it. NULL: nobody is.';
 COMMENT ON COLUMN storage.object_deletions.attempts IS 'Failed attempts so far.';
 COMMENT ON COLUMN storage.object_deletions.last_error IS 'What the store said last.';
 COMMENT ON COLUMN storage.object_deletions.created_at IS 'When it was queued.';
 COMMENT ON COLUMN storage.object_deletions.queued_by IS 'The transaction that queued it; only other transactions collect it, so a ROLLBACK always finds the bytes in place.';
+
+CREATE TABLE storage_private.worker_passes (
+    this          boolean PRIMARY KEY DEFAULT true CHECK (this),
+    finished_at   timestamptz NOT NULL,
+    report        storage.maintenance_report,
+    last_error    text,
+    last_error_at timestamptz,
+    next_pass_at  timestamptz
+);
+COMMENT ON TABLE storage_private.worker_passes IS 'What this database''s worker did last: one row, written once per pass. Not dumped.';
+COMMENT ON COLUMN storage_private.worker_passes.this IS 'Always true: there is one row.';
+COMMENT ON COLUMN storage_private.worker_passes.finished_at IS 'When the last pass ended.';
+COMMENT ON COLUMN storage_private.worker_passes.report IS 'What it did; NULL: it was refused.';
+COMMENT ON COLUMN storage_private.worker_passes.last_error IS 'What went wrong in the last pass in which something did.';
+COMMENT ON COLUMN storage_private.worker_passes.last_error_at IS 'When that was.';
+COMMENT ON COLUMN storage_private.worker_passes.next_pass_at IS 'When the next pass is due, unless a commit wakes the worker before.';
 
 CREATE TABLE storage_private.policy_switch (
     default_policies boolean PRIMARY KEY CHECK (NOT default_policies)

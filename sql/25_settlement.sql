@@ -112,8 +112,15 @@ END $$;
 COMMENT ON FUNCTION storage_private.check_room(uuid, bigint, text, text) IS
 'Refuses an upload whose path is another user''s, or which exceeds the bucket''s quota. Errors: PATH_TAKEN, QUOTA_EXCEEDED.';
 
--- Only an object that a file uses is alive: one without files is the collector's, whatever state it
--- is in. The lock makes the collector wait; the count after it is the one that matters.
+-- Only an object that a file uses is alive: one without files is the collector's, whatever state it is in.
+--
+-- Whoever links a file to an object holds it FOR KEY SHARE until the end of the transaction: here, and again through
+-- the foreign key of storage.files. The collector counts an object's files FOR UPDATE, the one row lock that conflicts
+-- with KEY SHARE (UPDATE of deleting alone, FOR NO KEY UPDATE, does not). So of two that meet
+-- - a link that comes second waits for the collector's claim to commit, sees deleting, and is refused;
+-- - a collector that comes second skips the object, and counts the new file in its next pass.
+-- After the claim has committed no lock is held: deleting stays true until the row goes, so no file can come back
+-- however long the store takes. It is never set while a file, committed or not, uses the object.
 CREATE FUNCTION storage_private.live_object(object_id uuid) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -122,10 +129,12 @@ BEGIN
     IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
         RETURN false;
     END IF;
-    PERFORM FROM storage.objects o WHERE o.id = object_id FOR KEY SHARE;
+    PERFORM FROM storage.objects o WHERE o.id = object_id AND NOT o.deleting FOR KEY SHARE;
+    -- The count after the lock is the one that matters. It is what a collector in its caller's transaction leaves to
+    -- go by when that rolls back: the bytes are gone, the row is back as it was, and no file uses it.
     RETURN FOUND AND EXISTS (SELECT FROM storage.files f WHERE f.object_id = live_object.object_id);
 END $$;
-COMMENT ON FUNCTION storage_private.live_object(uuid) IS 'Holds the object against collection; true when a file uses it. Always false under REPEATABLE READ and SERIALIZABLE.';
+COMMENT ON FUNCTION storage_private.live_object(uuid) IS 'Holds the object against collection; true when a file uses it and it is not being deleted. Always false under REPEATABLE READ and SERIALIZABLE.';
 
 CREATE FUNCTION storage_private.finish_upload(upload storage.upload_requests, object_id uuid) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp

@@ -1,25 +1,26 @@
 -- Maintenance: expiry and the collector, the only one who deletes. Run by the library as their owner.
 
-CREATE FUNCTION storage_private.expire_uploads() RETURNS bigint
+CREATE FUNCTION storage_private.expire_uploads(max_uploads integer) RETURNS bigint
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
     WITH due AS (
         SELECT u.id FROM storage.upload_requests u
         WHERE u.status = 'requested' AND u.expires_at <= clock_timestamp()
-        FOR NO KEY UPDATE SKIP LOCKED
+        ORDER BY u.expires_at LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED
     ), closed AS (
         SELECT storage_private.close_upload(d.id, 'expired', 'EXPIRED', NULL) FROM due d
     )
     SELECT count(*) FROM closed
 $$;
-COMMENT ON FUNCTION storage_private.expire_uploads() IS 'Ends pending uploads whose time is over; returns how many.';
+COMMENT ON FUNCTION storage_private.expire_uploads(integer) IS 'Ends pending uploads whose time is over, so many at most; returns how many.';
 
 -- Deleting a file also touches the version after it; when somebody holds either, the next pass will do.
-CREATE FUNCTION storage_private.expire_files() RETURNS bigint
+CREATE FUNCTION storage_private.expire_files(max_files integer) RETURNS bigint
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
     WITH due AS MATERIALIZED (
-        SELECT f.id FROM storage.files f WHERE f.expires_at <= clock_timestamp() FOR UPDATE SKIP LOCKED
+        SELECT f.id FROM storage.files f WHERE f.expires_at <= clock_timestamp()
+        ORDER BY f.expires_at LIMIT $1 FOR UPDATE SKIP LOCKED
     ), next_versions AS MATERIALIZED (
         SELECT n.id FROM storage.files n WHERE n.previous_version_id IN (SELECT d.id FROM due d) FOR NO KEY UPDATE SKIP LOCKED
     ), gone AS (
@@ -31,7 +32,7 @@ AS $$
     )
     SELECT count(*) FROM gone
 $$;
-COMMENT ON FUNCTION storage_private.expire_files() IS 'Deletes files whose time is over, except those that somebody holds; returns how many.';
+COMMENT ON FUNCTION storage_private.expire_files(integer) IS 'Deletes files whose time is over, so many at most and none that somebody holds; returns how many.';
 
 CREATE FUNCTION storage_private.begin_maintenance() RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
@@ -49,47 +50,66 @@ END $$;
 COMMENT ON FUNCTION storage_private.begin_maintenance() IS
 'Refuses a pass where it would do harm. Errors: NOT_OWNER_OF_OBJECTS.';
 
--- A key that this very transaction queued is left alone, also when it was queued before by another: if
--- this one rolled back, a file would need the bytes again.
+-- From bucket to bucket along the index, however many jobs each has.
+CREATE FUNCTION storage_private.due_buckets(due_by timestamptz) RETURNS TABLE (physical_name text, kept_by text)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH RECURSIVE queued(name) AS (
+        SELECT min(d.physical_name) FROM storage.object_deletions d
+        UNION ALL
+        SELECT (SELECT min(d.physical_name) FROM storage.object_deletions d WHERE d.physical_name > q.name)
+        FROM queued q WHERE q.name IS NOT NULL
+    )
+    SELECT q.name, p.endpoint FROM queued q LEFT JOIN storage.physical_buckets p ON p.name = q.name
+    WHERE EXISTS (SELECT FROM storage.object_deletions d WHERE d.physical_name = q.name AND d.not_before <= $1)
+$$;
+COMMENT ON FUNCTION storage_private.due_buckets(timestamptz) IS
+'The physical buckets with deletions due by then, with the endpoint on record; NULL: nothing is recorded of the bucket.';
+
+-- The claim is the first of two transactions, the store is asked between them, and the second settles: see live_object().
+-- A key that this very transaction queued is left alone, also when it was queued before by another: if this one rolled
+-- back, a file would need the bytes again.
 CREATE FUNCTION storage_private.claim_deletions(
-    max_jobs integer, after_id bigint, due_by timestamptz, except_buckets text[]
-) RETURNS TABLE (job_id bigint, physical_name text, object_key text, attempts integer, kept_by text, unused boolean)
+    bucket text, max_jobs integer, due_by timestamptz, after_due timestamptz, after_id bigint, lease interval
+) RETURNS TABLE (job_id bigint, due timestamptz, object_key text, attempts integer, unused boolean)
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    job record;
     found_object uuid;
+    claimed_jobs bigint[] := '{}';
+    claimed_objects uuid[] := '{}';
 BEGIN
-    FOR job IN
-        SELECT d.id, d.physical_name, d.key, d.attempts, p.endpoint
-        FROM storage.object_deletions d LEFT JOIN storage.physical_buckets p ON p.name = d.physical_name
-        WHERE d.id > after_id AND d.not_before <= due_by AND d.physical_name <> ALL (except_buckets)
+    after_due := coalesce(after_due, '-infinity');
+    after_id := coalesce(after_id, 0);
+    FOR job_id, due, object_key, attempts IN
+        SELECT d.id, d.not_before, d.key, d.attempts FROM storage.object_deletions d
+        WHERE d.physical_name = bucket AND (d.not_before, d.id) > (after_due, after_id) AND d.not_before <= due_by
+          AND (d.claimed_until IS NULL OR d.claimed_until <= clock_timestamp())
           AND NOT EXISTS (SELECT FROM storage.object_deletions own
                           WHERE own.physical_name = d.physical_name AND own.key = d.key AND own.queued_by = pg_current_xact_id())
           AND NOT EXISTS (SELECT FROM storage.upload_requests u
                           WHERE u.physical_name = d.physical_name AND u.object_key = d.key AND u.status = 'requested')
-        ORDER BY d.id LIMIT max_jobs FOR UPDATE OF d SKIP LOCKED
+        ORDER BY d.not_before, d.id LIMIT max_jobs FOR UPDATE OF d SKIP LOCKED
     LOOP
-        job_id := job.id;
-        physical_name := job.physical_name;
-        object_key := job.key;
-        attempts := job.attempts;
-        kept_by := job.endpoint;
         unused := false;
         SELECT o.id INTO found_object FROM storage.objects o
-        WHERE o.physical_name = job.physical_name AND o.key = job.key FOR UPDATE SKIP LOCKED;
-        IF NOT FOUND AND EXISTS (SELECT FROM storage.objects o WHERE o.physical_name = job.physical_name AND o.key = job.key) THEN
+        WHERE o.physical_name = bucket AND o.key = object_key FOR UPDATE SKIP LOCKED;
+        IF NOT FOUND AND EXISTS (SELECT FROM storage.objects o WHERE o.physical_name = bucket AND o.key = object_key) THEN
             NULL;  -- somebody is linking a file to it; the next pass counts again
         ELSIF EXISTS (SELECT FROM storage.files f WHERE f.object_id = found_object) THEN
-            DELETE FROM storage.object_deletions d WHERE d.id = job.id;
+            DELETE FROM storage.object_deletions d WHERE d.id = job_id;
         ELSE
             unused := true;
+            claimed_jobs := claimed_jobs || job_id;
+            claimed_objects := claimed_objects || found_object;
         END IF;
         RETURN NEXT;
     END LOOP;
+    UPDATE storage.objects o SET deleting = true WHERE o.id = ANY (claimed_objects) AND NOT o.deleting;
+    UPDATE storage.object_deletions d SET claimed_until = clock_timestamp() + lease WHERE d.id = ANY (claimed_jobs);
 END $$;
-COMMENT ON FUNCTION storage_private.claim_deletions(integer, bigint, timestamptz, text[]) IS
-'The next keys that are due, in the order of their ids, with the endpoint on record. unused: that no file uses it, counted over all files under a lock on the object, and held until the transaction ends.';
+COMMENT ON FUNCTION storage_private.claim_deletions(text, integer, timestamptz, timestamptz, bigint, interval) IS
+'The next keys of a physical bucket that are due, in the order of their times and ids. unused: that no file uses it, counted over all files under a lock on the object; it is now being deleted, and the job is the caller''s for the time of the lease.';
 
 CREATE FUNCTION storage_private.finish_deletions(job_ids bigint[]) RETURNS void
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
@@ -110,14 +130,68 @@ AS $$
 $$;
 COMMENT ON FUNCTION storage_private.finish_deletions(bigint[]) IS 'Forgets objects that have left the store, and their jobs.';
 
-CREATE FUNCTION storage_private.delay_deletions(job_ids bigint[], delay interval, error text) RETURNS void
+CREATE FUNCTION storage_private.delay_deletions(job_ids bigint[], seconds double precision[], errors text[]) RETURNS void
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
     UPDATE storage.object_deletions d
-    SET attempts = d.attempts + 1, last_error = $3, not_before = clock_timestamp() + $2
-    WHERE d.id = ANY ($1)
+    SET attempts = d.attempts + 1, last_error = f.error, claimed_until = NULL,
+        not_before = clock_timestamp() + make_interval(secs => f.seconds)
+    FROM unnest($1, $2, $3) AS f(id, seconds, error)
+    WHERE d.id = f.id
 $$;
-COMMENT ON FUNCTION storage_private.delay_deletions(bigint[], interval, text) IS 'Puts failed deletions back, for later.';
+COMMENT ON FUNCTION storage_private.delay_deletions(bigint[], double precision[], text[]) IS
+'Puts failed deletions back, each for so many seconds and with its error.';
+
+-- What was due before the last pass began and is still there was looked at in vain: only the clock brings a new reason.
+CREATE FUNCTION storage_private.next_due(began timestamptz) RETURNS timestamptz
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT least(
+        (SELECT min(d.not_before) FROM storage.object_deletions d WHERE d.not_before > $1),
+        (SELECT min(d.claimed_until) FROM storage.object_deletions d WHERE d.claimed_until > $1),
+        (SELECT min(u.expires_at) FROM storage.upload_requests u WHERE u.status = 'requested' AND u.expires_at > $1),
+        (SELECT min(f.expires_at) FROM storage.files f WHERE f.expires_at > $1))
+$$;
+COMMENT ON FUNCTION storage_private.next_due(timestamptz) IS
+'When the first job or expiry after the beginning of a pass is due; NULL: nothing is.';
+
+CREATE FUNCTION storage_private.record_pass(report bigint[], error text, next_pass timestamptz) RETURNS void
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+    INSERT INTO storage_private.worker_passes AS w (finished_at, report, last_error, last_error_at, next_pass_at)
+    VALUES (clock_timestamp(),
+            CASE WHEN $1 IS NOT NULL THEN
+                ROW($1[1], $1[2], $1[3], $1[4], $1[5], $1[6], $1[7], $1[8], $1[9], $1[10], $1[11])::storage.maintenance_report END,
+            $2, CASE WHEN $2 IS NOT NULL THEN clock_timestamp() END, $3)
+    ON CONFLICT (this) DO UPDATE
+    SET finished_at = excluded.finished_at, report = excluded.report, next_pass_at = excluded.next_pass_at,
+        last_error = coalesce(excluded.last_error, w.last_error),
+        last_error_at = coalesce(excluded.last_error_at, w.last_error_at)
+$$;
+COMMENT ON FUNCTION storage_private.record_pass(bigint[], text, timestamptz) IS
+'Records a pass of the worker: its numbers in the order of storage.maintenance_report, NULL when it was refused, what went wrong, and when the next is due.';
+
+CREATE FUNCTION storage_private.wake_at_commit() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM storage_private.wake_worker();
+    RETURN NULL;
+END $$;
+COMMENT ON FUNCTION storage_private.wake_at_commit() IS 'Trigger: there is work for the worker once this transaction commits.';
+
+CREATE TRIGGER wake_at_commit AFTER INSERT ON storage.object_deletions
+FOR EACH STATEMENT EXECUTE FUNCTION storage_private.wake_at_commit();
+
+CREATE FUNCTION storage.start_worker() RETURNS integer
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM storage_private.require_writable();
+    RETURN storage_private.start_worker();
+END $$;
+COMMENT ON FUNCTION storage.start_worker() IS
+'Starts a worker for this database, at once and whatever becomes of the transaction, and returns its process id. It needs no preload and ends with the server or with pg_terminate_backend(); after a crash of the server it comes back. Where pg_storage.databases names this database a worker runs already. For the extension''s owner. Errors: WORKER_RUNNING, NO_WORKER_SLOT, READ_ONLY.';
 
 CREATE FUNCTION storage.run_maintenance() RETURNS storage.maintenance_report
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp

@@ -64,7 +64,7 @@ COMMENT ON COLUMN storage.bucket_usage.last_upload IS 'When the newest was confi
 
 CREATE VIEW storage.deletion_queue AS
     SELECT d.id, d.physical_name, d.key, d.reason, d.not_before, d.not_before <= clock_timestamp() AS due,
-           d.attempts, d.last_error, d.created_at
+           d.claimed_until, d.attempts, d.attempts > 10 AS dead, d.last_error, d.created_at
     FROM storage.object_deletions d;
 COMMENT ON VIEW storage.deletion_queue IS 'The outbox: what is still to leave the store, and what the store said when it did not.';
 COMMENT ON COLUMN storage.deletion_queue.id IS 'Of the queued deletion.';
@@ -73,7 +73,9 @@ COMMENT ON COLUMN storage.deletion_queue.key IS 'The key to be removed.';
 COMMENT ON COLUMN storage.deletion_queue.reason IS 'Why it was queued.';
 COMMENT ON COLUMN storage.deletion_queue.not_before IS 'Not to be removed before this.';
 COMMENT ON COLUMN storage.deletion_queue.due IS 'Whether that time has come.';
+COMMENT ON COLUMN storage.deletion_queue.claimed_until IS 'A collector is at it and has until then; NULL: nobody is.';
 COMMENT ON COLUMN storage.deletion_queue.attempts IS 'Failed attempts so far.';
+COMMENT ON COLUMN storage.deletion_queue.dead IS 'Whether it failed more than ten times: somebody should look at last_error. It is still repeated, about once an hour.';
 COMMENT ON COLUMN storage.deletion_queue.last_error IS 'What the store said last.';
 COMMENT ON COLUMN storage.deletion_queue.created_at IS 'When it was queued.';
 
@@ -94,3 +96,47 @@ COMMENT ON COLUMN storage.provisioning_state.outcome IS 'applied, skipped or fai
 COMMENT ON COLUMN storage.provisioning_state.reason IS 'Why it was skipped or failed.';
 COMMENT ON COLUMN storage.provisioning_state.last_error IS 'What went wrong last.';
 COMMENT ON COLUMN storage.provisioning_state.provisioned_at IS 'When it was last brought to the wanted configuration.';
+
+-- A worker that ran and runs no more stays visible: its last error may say why.
+CREATE VIEW storage.worker_state AS
+    WITH running AS (
+        SELECT a.datname::text AS database, a.pid, substr(a.backend_type, 12) AS kind, a.backend_start AS started_at,
+               a.state, CASE WHEN a.state <> 'idle' THEN a.query END AS task
+        FROM pg_stat_activity a WHERE a.backend_type IN ('pg_storage launcher', 'pg_storage worker')
+        UNION ALL
+        SELECT current_database()::text, NULL, 'worker', NULL, 'not running', NULL
+        FROM storage_private.worker_passes
+        WHERE NOT EXISTS (SELECT FROM pg_stat_activity a
+                          WHERE a.datname = current_database() AND a.backend_type = 'pg_storage worker')
+    )
+    SELECT r.database, r.pid, r.kind, r.started_at, r.state, r.task, w.finished_at AS last_pass_at,
+           (w.report).uploads_expired, (w.report).uploads_confirmed, (w.report).files_expired,
+           (w.report).objects_deleted, (w.report).deletions_failed, (w.report).buckets_provisioned,
+           (w.report).buckets_deleted, (w.report).orphans_queued, (w.report).multiparts_aborted,
+           (w.report).events_announced, (w.report).events_removed,
+           w.last_error, w.last_error_at, w.next_pass_at
+    FROM running r
+    LEFT JOIN storage_private.worker_passes w ON r.kind = 'worker' AND r.database = current_database()::text;
+COMMENT ON VIEW storage.worker_state IS
+'The launcher and the workers of all databases that run now, and what the worker of this database did last.';
+COMMENT ON COLUMN storage.worker_state.database IS 'The database it works for; NULL: the launcher, which works for none.';
+COMMENT ON COLUMN storage.worker_state.pid IS 'Its process; NULL: a worker that ran here and does not any more.';
+COMMENT ON COLUMN storage.worker_state.kind IS 'launcher or worker.';
+COMMENT ON COLUMN storage.worker_state.started_at IS 'When it was started.';
+COMMENT ON COLUMN storage.worker_state.state IS 'active or idle, as in pg_stat_activity; not running.';
+COMMENT ON COLUMN storage.worker_state.task IS 'What it is doing; NULL while it is idle.';
+COMMENT ON COLUMN storage.worker_state.last_pass_at IS 'When its last pass ended; NULL for workers of other databases, as all that follows.';
+COMMENT ON COLUMN storage.worker_state.uploads_expired IS 'In the last pass: pending uploads that were ended.';
+COMMENT ON COLUMN storage.worker_state.uploads_confirmed IS 'In the last pass: pending uploads that nobody confirmed, whose bytes were right and that were accepted.';
+COMMENT ON COLUMN storage.worker_state.files_expired IS 'In the last pass: files past their time that were deleted.';
+COMMENT ON COLUMN storage.worker_state.objects_deleted IS 'In the last pass: objects removed from the store.';
+COMMENT ON COLUMN storage.worker_state.deletions_failed IS 'In the last pass: deletions put back for later.';
+COMMENT ON COLUMN storage.worker_state.buckets_provisioned IS 'In the last pass: physical buckets brought to their wanted configuration.';
+COMMENT ON COLUMN storage.worker_state.buckets_deleted IS 'In the last pass: buckets that were being deleted with their files, and are gone.';
+COMMENT ON COLUMN storage.worker_state.orphans_queued IS 'In the last pass: keys in the store that no row knew, queued for deletion.';
+COMMENT ON COLUMN storage.worker_state.multiparts_aborted IS 'In the last pass: multipart uploads that nobody completed, aborted.';
+COMMENT ON COLUMN storage.worker_state.events_announced IS 'In the last pass: events whose notification was sent.';
+COMMENT ON COLUMN storage.worker_state.events_removed IS 'In the last pass: events past their time that were removed.';
+COMMENT ON COLUMN storage.worker_state.last_error IS 'What went wrong in the last pass in which something did.';
+COMMENT ON COLUMN storage.worker_state.last_error_at IS 'When that was; before last_pass_at: all went well since.';
+COMMENT ON COLUMN storage.worker_state.next_pass_at IS 'When the next pass is due, unless a commit wakes it before.';

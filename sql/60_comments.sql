@@ -28,9 +28,11 @@ COMMENT ON FUNCTION storage_private.provision(uuid) IS
 'Provisions a bucket that the caller can see, now, and gives the name of its physical bucket. Errors: BUCKET_NOT_FOUND.';
 COMMENT ON FUNCTION storage_private.inspect_bucket(uuid) IS
 'What the store says of the physical bucket of a bucket that the caller can see. Errors: BUCKET_NOT_FOUND.';
-COMMENT ON FUNCTION storage_private.maintain() IS 'One pass of expiry and collection.';
+COMMENT ON FUNCTION storage_private.maintain() IS 'One pass of everything the worker does.';
 COMMENT ON FUNCTION storage_private.diagnose() IS 'Findings about settings, store and what it enforces.';
 COMMENT ON FUNCTION storage_private.cache_statistics() IS 'Counters of the cache of provisioned buckets.';
 COMMENT ON FUNCTION storage_private.cache_entries() IS 'Entries of the cache that belong to this database.';
 COMMENT ON FUNCTION storage_private.clear_cache() IS 'Empties the cache of this database.';
 COMMENT ON FUNCTION storage_private.forget_at_commit(text) IS 'Forgets a physical bucket once this transaction commits.';
+COMMENT ON FUNCTION storage_private.start_worker() IS 'Starts a worker for the current database and gives its process id. Errors: WORKER_RUNNING, NO_WORKER_SLOT.';
+COMMENT ON FUNCTION storage_private.wake_worker() IS 'Wakes the worker of this database once this transaction commits.';

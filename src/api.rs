@@ -20,7 +20,7 @@ mod storage_private {
     use crate::error::{Failure, OrRaise, Result};
     use crate::provision::{self, Ask};
     use crate::upload::{self, Declared};
-    use crate::{cache, config, diagnose, guc, identity, maintenance, preload, session, wait};
+    use crate::{cache, config, diagnose, guc, identity, maintenance, preload, session, wait, worker};
 
     /// The caller's user id as the claims say it.
     #[pg_extern(stable, parallel_safe)]
@@ -359,6 +359,18 @@ mod storage_private {
             report.events_announced,
             report.events_removed,
         ))
+    }
+
+    /// Starts a worker for the current database.
+    #[pg_extern(volatile)]
+    fn start_worker() -> i32 {
+        worker::start().or_raise()
+    }
+
+    /// Wakes the worker of this database once this transaction commits.
+    #[pg_extern(volatile)]
+    fn wake_worker() {
+        worker::wake::at_commit();
     }
 
     /// Findings about settings, store and what it enforces.

@@ -2,6 +2,8 @@
 
 #![allow(unsafe_code)]
 
+use std::time::Duration;
+
 use pg_storage_core::error::{Invalid, Token};
 use pg_storage_core::lifetime::check_expiry;
 use pg_storage_core::presign::Timestamp;
@@ -33,6 +35,16 @@ impl Moment {
     /// This moment and `seconds` more.
     pub fn plus(self, seconds: u32) -> Self {
         Self(self.0.saturating_add(i64::from(seconds) * MICROS))
+    }
+
+    /// This moment and `time` more.
+    pub fn after(self, time: Duration) -> Self {
+        Self(self.0.saturating_add(i64::try_from(time.as_micros()).unwrap_or(i64::MAX)))
+    }
+
+    /// The time until `later`, at least none.
+    pub fn until(self, later: Self) -> Duration {
+        Duration::from_micros(u64::try_from(later.0.saturating_sub(self.0)).unwrap_or(0))
     }
 
     /// Whole seconds until `later`, at least 0.

@@ -5,7 +5,7 @@ use pg_storage_store::{CredentialSource, Store};
 
 use crate::config::{self, Config, Layout};
 use crate::error::{Failure, Result};
-use crate::{catalog, preload, provision, session};
+use crate::{catalog, preload, provision, session, worker};
 
 /// Whether a finding needs anybody.
 #[derive(Clone, Copy)]
@@ -37,6 +37,10 @@ fn failed(name: &str, failure: &Failure) -> Finding {
 /// Everything there is to say. Never fails; what cannot be examined is a finding too.
 pub fn run() -> Vec<Finding> {
     let mut findings = vec![preloaded()];
+    // A standby has none until it is promoted.
+    if !preload::read_only() {
+        findings.push(maintained());
+    }
     findings.extend(not_applied().unwrap_or_else(|failure| vec![failed("configuration_file", &failure)]));
     let config = match config::current() {
         Ok(config) => config,
@@ -93,6 +97,22 @@ fn preloaded() -> Finding {
             Level::Warn,
             "The library is not preloaded: every session has a cache of its own, and there is no local store.",
             Some("Add pg_storage to shared_preload_libraries and restart."),
+        )
+    }
+}
+
+fn maintained() -> Finding {
+    if worker::runs() {
+        finding("worker", Level::Ok, "A worker runs for this database.", None)
+    } else {
+        finding(
+            "worker",
+            Level::Warn,
+            "No worker runs for this database: nothing is deleted from the store, and nothing expires.",
+            Some(
+                "Name the database in pg_storage.databases with the library preloaded, call storage.start_worker(), or \
+                 call storage.run_maintenance() regularly.",
+            ),
         )
     }
 }

@@ -2,6 +2,7 @@
 
 use pg_storage_core::error::{Invalid, Token};
 use pg_storage_store::{ErrorKind, StoreError};
+use pgrx::pg_sys::panic::CaughtError;
 use pgrx::prelude::*;
 
 /// Why a call fails, in the words the caller will read.
@@ -26,6 +27,19 @@ impl Failure {
     /// Something that cannot happen, did.
     pub fn internal(message: impl Into<String>) -> Self {
         Self { token: None, message: message.into(), detail: None, hint: None }
+    }
+
+    /// An ERROR or a panic that was caught, for places that go on without the statement.
+    pub fn caught(error: &CaughtError) -> Self {
+        let (CaughtError::PostgresError(report)
+        | CaughtError::ErrorReport(report)
+        | CaughtError::RustPanic { ereport: report, .. }) = error;
+        Self {
+            token: None,
+            message: report.message().to_owned(),
+            detail: report.detail().map(str::to_owned),
+            hint: report.hint().map(str::to_owned),
+        }
     }
 
     /// `pg_storage.{setting}` is missing or wrong.
@@ -183,7 +197,8 @@ fn sqlstate(token: Token) -> PgSqlErrorCode {
         | Token::BulkUploadSizeExceeded
         | Token::QuotaExceeded
         | Token::TooManyPendingUploads
-        | Token::RateLimit => PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
+        | Token::RateLimit
+        | Token::NoWorkerSlot => PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
         Token::NotConfigured
         | Token::DefaultBucketMissing
         | Token::DefaultBucketAmbiguous
@@ -191,7 +206,8 @@ fn sqlstate(token: Token) -> PgSqlErrorCode {
         | Token::UploadNotPending
         | Token::NotPublic
         | Token::NeedsPreload
-        | Token::NotOwnerOfObjects => PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        | Token::NotOwnerOfObjects
+        | Token::WorkerRunning => PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
         Token::StoreUnavailable
         | Token::StoreTimeout
         | Token::StoreDenied

@@ -83,6 +83,11 @@ pub static CONNECT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(3_000);
 pub static REQUEST_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(30_000);
 /// How often a call is sent at most.
 pub static MAX_ATTEMPTS: GucSetting<i32> = GucSetting::<i32>::new(3);
+/// Databases that the launcher keeps a worker in, separated by commas, quoted as SQL does. Default empty: none.
+pub static DATABASES: Text = GucSetting::<Option<CString>>::new(None);
+/// Seconds between two passes of the worker at most. A commit and the time of the next job wake it before: the default is
+/// for what nobody tells it of, such as a prepared transaction that was committed.
+pub static WORKER_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(60);
 /// Physical buckets the shared cache holds. Start-up only; an entry takes about 300 bytes.
 pub static CACHE_ENTRIES: GucSetting<i32> = GucSetting::<i32>::new(1024);
 /// Directory of the local store. Default empty: `pg_storage` in the data directory.
@@ -120,6 +125,25 @@ pub fn parse_origins(list: &str) -> Result<Vec<Origin>, String> {
         .filter(|item| !item.is_empty())
         .map(|item| Origin::parse(item).map_err(|invalid| format!("{} ({item})", invalid.message)))
         .collect()
+}
+
+/// The names in a comma-separated list of SQL identifiers, as PostgreSQL reads such lists; `None`: it is none.
+pub fn parse_identifiers(list: &str) -> Option<Vec<String>> {
+    let raw = CString::new(list).ok()?.into_bytes_with_nul();
+    let mut names = std::ptr::null_mut();
+    // SAFETY: the function changes the string, which is a copy; the list it makes points into that.
+    unsafe {
+        let copy = pg_sys::pstrdup(raw.as_ptr().cast());
+        if !pg_sys::SplitIdentifierString(copy, b',' as c_char, &mut names) {
+            return None;
+        }
+        let names = pgrx::PgList::<c_char>::from_pg(names);
+        names.iter_ptr().map(|name| CStr::from_ptr(name).to_str().ok().map(str::to_owned)).collect()
+    }
+}
+
+fn identifiers(value: &str) -> Result<(), String> {
+    parse_identifiers(value).map(drop).ok_or_else(|| "it is a list of names, separated by commas".into())
 }
 
 fn any(_: &str) -> Result<(), String> {
@@ -232,6 +256,7 @@ pub fn define(preloading: bool) {
     define_identity();
     define_buckets();
     define_limits();
+    define_worker();
     if preloading {
         GucRegistry::define_int_guc(
             c"pg_storage.cache_entries",
@@ -457,6 +482,28 @@ fn define_limits() {
         &DELETION_DELAY,
         0,
         i32::MAX,
+        GucFlags::UNIT_S,
+    );
+}
+
+fn define_worker() {
+    define_text(
+        c"pg_storage.databases",
+        c"Databases that a worker runs in.",
+        c"Names separated by commas, quoted as SQL does. Needs the library in shared_preload_libraries.",
+        &DATABASES,
+        GucContext::Sighup,
+        GucFlags::default(),
+        check_hook!("databases", identifiers),
+    );
+    GucRegistry::define_int_guc(
+        c"pg_storage.worker_interval",
+        c"Longest time between two passes of the worker.",
+        c"",
+        &WORKER_INTERVAL,
+        1,
+        86_400,
+        GucContext::Sighup,
         GucFlags::UNIT_S,
     );
 }

@@ -56,7 +56,8 @@ extension_sql_file!("../sql/45_maintenance.sql", name = "maintenance", requires 
 extension_sql_file!(
     "../sql/50_operations.sql",
     name = "operations",
-    requires = ["maintenance", cache_statistics, cache_entries, clear_cache, diagnose]
+    requires =
+        ["maintenance", start_worker, wake_worker, cache_statistics, cache_entries, clear_cache, diagnose]
 );
 extension_sql_file!(
     "../sql/60_comments.sql",
@@ -85,7 +86,9 @@ extension_sql_file!(
         cache_statistics,
         cache_entries,
         clear_cache,
-        forget_at_commit
+        forget_at_commit,
+        start_worker,
+        wake_worker
     ]
 );
 extension_sql_file!("../sql/90_privileges.sql", name = "privileges", finalize);
@@ -98,7 +101,7 @@ pub extern "C-unwind" fn _PG_init() {
     guc::define(preloading);
     if preloading && !preload::binary_upgrade() {
         cache::install();
-        worker::local_store::install();
+        worker::install();
     }
 }
 

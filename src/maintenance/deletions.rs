@@ -1,6 +1,8 @@
 //! The collector, the only one who deletes: works off the outbox.
+//!
+//! A batch is claimed in one step, with a lease; the store is asked; a second step settles what it said. Who dies in
+//! between costs the batch one lease. No key comes back to life meanwhile, see `storage_private.live_object()`.
 
-use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
@@ -10,11 +12,27 @@ use pgrx::datum::{Interval, TimestampWithTimeZone};
 
 use super::{Report, Scope};
 use crate::clock::Moment;
+use crate::config::Config;
 use crate::error::{Failure, Result};
-use crate::{catalog, config, session, wait};
+use crate::{catalog, config, guc, session, wait};
 
 /// First wait after a failed deletion, and the longest.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(3600));
+
+/// A job that failed this often waits the longest time at once; `storage.deletion_queue` calls it dead after that.
+const PATIENCE: i32 = 10;
+
+/// How much longer a lease is than the calls it is for may take.
+const LEASE_MARGIN: Duration = Duration::from_secs(60);
+
+/// The jobs of one physical bucket, as far as they were looked at.
+struct Queue {
+    physical: String,
+    /// The store on record; `None`: nothing is recorded of this bucket.
+    kept_by: Option<String>,
+    /// Time and id of the last job that was looked at, wanted or not.
+    after: Option<(TimestampWithTimeZone, i64)>,
+}
 
 /// A key that is due, and that no file uses.
 struct Job {
@@ -23,108 +41,129 @@ struct Job {
     attempts: i32,
 }
 
-/// The jobs of one physical bucket.
-#[derive(Default)]
-struct Batch {
-    /// The store on record; `None`: nothing is recorded of this bucket.
-    kept_by: Option<String>,
-    jobs: Vec<Job>,
-}
-
-/// What one look into the queue brought.
-#[derive(Default)]
-struct Claimed {
-    /// The last job that was looked at, wanted or not; `None`: none was left.
-    last: Option<i64>,
-    /// By physical bucket.
-    batches: BTreeMap<String, Batch>,
-}
+/// What the store said of a job.
+type Outcome = std::result::Result<(), String>;
 
 /// Looks at each job that is due once, however long that takes and whatever fails.
+///
+/// One batch of each bucket after the other, so that none waits for another's million; a bucket that fails as a whole is
+/// left for the next pass.
 pub fn run(scope: Scope, report: &mut Report) -> Result<()> {
     let began = Moment::now().column()?;
-    let (mut after, mut failed) = (0, Vec::new());
-    loop {
-        let claimed = scope.step(|| claim(after, began, &failed))?;
-        let Some(last) = claimed.last else { return Ok(()) };
-        after = last;
-        for (physical, batch) in claimed.batches {
-            if collect(&physical, &batch, report)? == Whole::Failed {
-                failed.push(physical);
+    let mut queues = scope.step(|| due_queues(began))?;
+    while !queues.is_empty() {
+        let mut unfinished = Vec::new();
+        for mut queue in queues {
+            if work_off(scope, &mut queue, began, report)? == Progress::More {
+                unfinished.push(queue);
             }
         }
+        queues = unfinished;
     }
+    Ok(())
 }
 
-/// The next jobs after one, held until the transaction ends.
-fn claim(after: i64, due_by: TimestampWithTimeZone, except: &[String]) -> Result<Claimed> {
+fn due_queues(due_by: TimestampWithTimeZone) -> Result<Vec<Queue>> {
     catalog::as_owner(|| {
         catalog::write(
-            "SELECT job_id, physical_name, object_key, attempts, kept_by, unused
-             FROM storage_private.claim_deletions($1, $2, $3, $4)",
-            &[(MAX_DELETE_BATCH as i32).into(), after.into(), due_by.into(), except.to_vec().into()],
+            "SELECT physical_name, kept_by FROM storage_private.due_buckets($1)",
+            &[due_by.into()],
             |rows| {
-                let mut claimed = Claimed::default();
-                for row in rows {
-                    let missing = || Failure::internal("a deletion has no key");
-                    let id = row.get(1)?.ok_or_else(missing)?;
-                    claimed.last = Some(id);
-                    if !row.get(6)?.unwrap_or(false) {
-                        continue;
-                    }
-                    let batch = claimed.batches.entry(row.get(2)?.ok_or_else(missing)?).or_default();
-                    batch.kept_by = row.get(5)?;
-                    batch.jobs.push(Job {
-                        id,
-                        key: row.get(3)?.ok_or_else(missing)?,
-                        attempts: row.get(4)?.unwrap_or(0),
-                    });
-                }
-                Ok(claimed)
+                rows.map(|row| {
+                    let physical =
+                        row.get(1)?.ok_or_else(|| Failure::internal("a deletion has no bucket"))?;
+                    Ok(Queue { physical, kept_by: row.get(2)?, after: None })
+                })
+                .collect()
             },
         )
     })
 }
 
-/// How a physical bucket did as a whole.
 #[derive(PartialEq, Eq)]
-enum Whole {
-    /// The store answered for each key.
-    Answered,
-    /// The store did not, and further jobs of this bucket would meet the same.
-    Failed,
+enum Progress {
+    /// There may be further jobs.
+    More,
+    /// There are none, or they would meet the same failure.
+    Done,
 }
 
-fn collect(physical: &str, batch: &Batch, report: &mut Report) -> Result<Whole> {
+/// One batch of a queue.
+fn work_off(
+    scope: Scope,
+    queue: &mut Queue,
+    due_by: TimestampWithTimeZone,
+    report: &mut Report,
+) -> Result<Progress> {
     let config = config::current()?;
-    // Another store knows nothing of these keys, and would call them deleted.
-    if let Some(endpoint) = batch.kept_by.as_ref().filter(|endpoint| **endpoint != config.endpoint) {
-        let reason = format!("kept by another endpoint: {endpoint}");
-        batch.jobs.iter().try_for_each(|job| delay(job, &reason, report))?;
-        return Ok(Whole::Answered);
+    let before = queue.after;
+    let jobs = scope.step(|| claim(queue, due_by))?;
+    let progress = if queue.after == before { Progress::Done } else { Progress::More };
+    if jobs.is_empty() {
+        return Ok(progress);
     }
-    let store = session::store(&config)?;
-    let (bucket, on_record) = (physical.to_owned(), batch.kept_by.is_some());
-    let keys: Vec<String> = batch.jobs.iter().map(|job| job.key.clone()).collect();
-    let answer = wait::until(async move { delete(&store, &bucket, &keys, on_record).await })?;
-    let outcomes = match answer {
-        Ok(outcomes) => outcomes,
-        Err(error) => {
-            let reason = error.to_string();
-            batch.jobs.iter().try_for_each(|job| delay(job, &reason, report))?;
-            return Ok(Whole::Failed);
-        }
+    let (outcomes, progress) = match ask(&config, queue, &jobs)? {
+        Ok(outcomes) => (outcomes, progress),
+        Err(reason) => (vec![Err(reason); jobs.len()], Progress::Done),
     };
-    let mut done = Vec::new();
-    for (job, outcome) in batch.jobs.iter().zip(outcomes) {
-        match outcome {
-            Ok(()) => done.push(job.id),
-            Err(error) => delay(job, &error.to_string(), report)?,
-        }
+    scope.step(|| settle(&jobs, &outcomes))?;
+    let failed = outcomes.iter().filter(|outcome| outcome.is_err()).count();
+    report.objects_deleted += (jobs.len() - failed) as i64;
+    report.deletions_failed += failed as i64;
+    Ok(progress)
+}
+
+/// The next jobs of a queue, for the time of a lease.
+fn claim(queue: &mut Queue, due_by: TimestampWithTimeZone) -> Result<Vec<Job>> {
+    // A batch is one call, and a look at the bucket where that says the bucket is gone.
+    let call = Duration::from_millis(guc::REQUEST_TIMEOUT.get().unsigned_abs().into());
+    let lease = Interval::from_seconds((call * 2 + LEASE_MARGIN).as_secs_f64());
+    let (after_due, after_id) = queue.after.unzip();
+    catalog::as_owner(|| {
+        catalog::write(
+            "SELECT job_id, due, object_key, attempts, unused
+             FROM storage_private.claim_deletions($1, $2, $3, $4, $5, $6)",
+            &[
+                queue.physical.as_str().into(),
+                (MAX_DELETE_BATCH as i32).into(),
+                due_by.into(),
+                after_due.into(),
+                after_id.into(),
+                lease.into(),
+            ],
+            |rows| {
+                let mut jobs = Vec::new();
+                for row in rows {
+                    let missing = || Failure::internal("a deletion has no key");
+                    let id = row.get(1)?.ok_or_else(missing)?;
+                    queue.after = Some((row.get(2)?.ok_or_else(missing)?, id));
+                    if row.get(5)?.unwrap_or(false) {
+                        let attempts = row.get(4)?.unwrap_or(0);
+                        jobs.push(Job { id, key: row.get(3)?.ok_or_else(missing)?, attempts });
+                    }
+                }
+                Ok(jobs)
+            },
+        )
+    })
+}
+
+/// Has the store delete a batch: an outcome for each job, or why none has one.
+fn ask(config: &Config, queue: &Queue, jobs: &[Job]) -> Result<std::result::Result<Vec<Outcome>, String>> {
+    // Another store knows nothing of these keys, and would call them deleted.
+    if let Some(endpoint) = queue.kept_by.as_ref().filter(|endpoint| **endpoint != config.endpoint) {
+        return Ok(Ok(vec![Err(format!("kept by another endpoint: {endpoint}")); jobs.len()]));
     }
-    report.objects_deleted += done.len() as i64;
-    catalog::run_as_owner("SELECT storage_private.finish_deletions($1)", &[done.into()])?;
-    Ok(Whole::Answered)
+    let store = session::store(config)?;
+    let (bucket, on_record) = (queue.physical.clone(), queue.kept_by.is_some());
+    let keys: Vec<String> = jobs.iter().map(|job| job.key.clone()).collect();
+    let answer = wait::until(async move { delete(&store, &bucket, &keys, on_record).await })?;
+    Ok(match answer {
+        Ok(outcomes) => {
+            Ok(outcomes.into_iter().map(|outcome| outcome.map_err(|error| error.to_string())).collect())
+        }
+        Err(error) => Err(error.to_string()),
+    })
 }
 
 /// Deletes keys. What was in a bucket that is gone is gone, if it is on record that this store had the bucket.
@@ -146,14 +185,36 @@ async fn delete(
     }
 }
 
-/// Puts a job back for later.
-fn delay(job: &Job, reason: &str, report: &mut Report) -> Result<()> {
-    let random = RandomState::new().hash_one(job.id);
-    // The base is waited in full and the jitter comes on top.
-    let wait = BACKOFF.0 + backoff::delay(job.attempts.unsigned_abs(), BACKOFF.0, BACKOFF.1, random);
-    report.deletions_failed += 1;
+/// Forgets what is gone and puts the rest back for later.
+fn settle(jobs: &[Job], outcomes: &[Outcome]) -> Result<()> {
+    let (mut done, mut failed, mut waits, mut errors) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for (job, outcome) in jobs.iter().zip(outcomes) {
+        match outcome {
+            Ok(()) => done.push(job.id),
+            Err(error) => {
+                failed.push(job.id);
+                waits.push(pause(job).as_secs_f64());
+                errors.push(error.as_str());
+            }
+        }
+    }
+    if !done.is_empty() {
+        catalog::run_as_owner("SELECT storage_private.finish_deletions($1)", &[done.into()])?;
+    }
+    if failed.is_empty() {
+        return Ok(());
+    }
     catalog::run_as_owner(
         "SELECT storage_private.delay_deletions($1, $2, $3)",
-        &[vec![job.id].into(), Interval::from_seconds(wait.as_secs_f64()).into(), reason.into()],
+        &[failed.into(), waits.into(), errors.into()],
     )
+}
+
+/// How long a failed job waits. The base is waited in full and the jitter comes on top.
+fn pause(job: &Job) -> Duration {
+    let random = RandomState::new().hash_one(job.id);
+    if job.attempts >= PATIENCE {
+        return BACKOFF.1 + backoff::delay(0, BACKOFF.0, BACKOFF.1, random);
+    }
+    BACKOFF.0 + backoff::delay(job.attempts.unsigned_abs(), BACKOFF.0, BACKOFF.1, random)
 }

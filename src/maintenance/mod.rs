@@ -39,6 +39,25 @@ pub struct Report {
     pub events_removed: i64,
 }
 
+impl Report {
+    /// The numbers in the order of `storage.maintenance_report`.
+    pub fn numbers(&self) -> [i64; 11] {
+        [
+            self.uploads_expired,
+            self.uploads_confirmed,
+            self.files_expired,
+            self.objects_deleted,
+            self.deletions_failed,
+            self.buckets_provisioned,
+            self.buckets_deleted,
+            self.orphans_queued,
+            self.multiparts_aborted,
+            self.events_announced,
+            self.events_removed,
+        ]
+    }
+}
+
 /// One kind of work.
 pub struct Task {
     /// What the server's log, `pg_stat_activity` and `storage.worker_state` call it.

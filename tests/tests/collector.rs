@@ -128,8 +128,8 @@ fn a_pass_takes_what_was_due_when_it_began_and_asks_a_failing_bucket_once() {
     scene
         .superuser()
         .batch_execute(
-            "INSERT INTO storage.physical_buckets (name, endpoint, access)
-             SELECT n.name, p.endpoint, 'private' FROM storage.physical_buckets p, unnest('{hanging,late}'::text[]) AS n(name)",
+            "INSERT INTO storage.physical_buckets (name, endpoint, access, state, applied_generation)
+             SELECT n.name, p.endpoint, 'private', 'ready', 1 FROM storage.physical_buckets p, unnest('{hanging,late}'::text[]) AS n(name)",
         )
         .unwrap();
     queue("hanging", 1500);

@@ -91,6 +91,10 @@ tokens! {
     NeedsPreload = "NEEDS_PRELOAD",
     /// The objects belong to the installation this database was copied from.
     NotOwnerOfObjects = "NOT_OWNER_OF_OBJECTS",
+    /// A worker runs in this database already.
+    WorkerRunning = "WORKER_RUNNING",
+    /// The server has no room for another background worker.
+    NoWorkerSlot = "NO_WORKER_SLOT",
     /// The store cannot be reached or says it is overloaded.
     StoreUnavailable = "STORE_UNAVAILABLE",
     /// The store did not answer within the deadline.
