@@ -25,6 +25,6 @@ pub use error::{ErrorKind, StoreError};
 pub use inspect::{Inspection, Reading, inspect};
 pub use s3::S3Store;
 pub use store::{
-    HEAD_BYTES, HashOutcome, Listed, MAX_DELETE_BATCH, ObjectHash, ObjectHead, Page, PublicAccessBlock,
-    PutOptions, Store,
+    HEAD_BYTES, HashOutcome, Listed, ListedUpload, MAX_DELETE_BATCH, ObjectHash, ObjectHead, Page,
+    PublicAccessBlock, PutOptions, Store, UploadPage,
 };

@@ -88,8 +88,28 @@ pub struct Listed {
 pub struct Page {
     /// At most 1000 objects.
     pub objects: Vec<Listed>,
-    /// Asks for the next page; `None` after the last one.
+    /// The last of these keys, where the next page begins; `None` after the last page.
     pub next: Option<String>,
+}
+
+/// A multipart upload that was neither completed nor aborted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedUpload {
+    /// The key it is to become.
+    pub key: String,
+    /// Its identity at the store.
+    pub upload_id: String,
+    /// When it was begun.
+    pub initiated: Option<SystemTime>,
+}
+
+/// A page of the unfinished multipart uploads.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UploadPage {
+    /// At most 1000 uploads.
+    pub uploads: Vec<ListedUpload>,
+    /// Key and identity after which the next page begins; `None` after the last page.
+    pub next: Option<(String, String)>,
 }
 
 /// The four switches of S3's public-access block.
@@ -185,14 +205,32 @@ pub trait Store: Send + Sync {
         keys: &[String],
     ) -> impl Future<Output = Result<Vec<Result<(), StoreError>>, StoreError>> + Send;
 
-    /// A page of the objects whose keys begin with `prefix`; `token` is [`Page::next`] of the page before. `Unexpected`
-    /// if the store cuts the listing off without saying how to go on.
+    /// A page of the objects whose keys begin with `prefix` and come after the key `after`. A key and not the store's
+    /// token is where a listing goes on: it may do so days later, and in another process. `Unexpected` if the store cuts
+    /// the listing off without saying how to go on, or lists keys out of order.
     fn list_page(
         &self,
         bucket: &str,
         prefix: &str,
-        token: Option<&str>,
+        after: Option<&str>,
     ) -> impl Future<Output = Result<Page, StoreError>> + Send;
+
+    /// A page of the unfinished multipart uploads to keys that begin with `prefix`; `after` is [`UploadPage::next`] of
+    /// the page before. `NotImplemented` where the store has none.
+    fn list_multipart_uploads(
+        &self,
+        bucket: &str,
+        prefix: &str,
+        after: Option<(&str, &str)>,
+    ) -> impl Future<Output = Result<UploadPage, StoreError>> + Send;
+
+    /// Ends a multipart upload and removes its parts; having ended already is fine.
+    fn abort_multipart_upload(
+        &self,
+        bucket: &str,
+        key: &str,
+        upload_id: &str,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Creates a bucket in the configured region. `AlreadyExists` and `NameTaken` are what the store claims, and
     /// stores claim differently: ask [`Store::head_bucket`].

@@ -5,6 +5,7 @@
 mod call;
 mod convert;
 mod delete;
+mod list;
 mod read;
 mod store;
 

@@ -5,9 +5,8 @@ use std::num::NonZeroU64;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{
     BucketLocationConstraint, BucketVersioningStatus, ChecksumAlgorithm, ChecksumMode,
-    CreateBucketConfiguration, EncodingType, MetadataDirective, Object, VersioningConfiguration,
+    CreateBucketConfiguration, MetadataDirective, VersioningConfiguration,
 };
-use percent_encoding::percent_decode_str;
 use pg_storage_core::digest::Digest;
 use pg_storage_core::policy::{CorsRule, Lifecycle};
 use pg_storage_core::presign::encode_key;
@@ -21,7 +20,7 @@ use super::convert::{
 };
 use super::read::{collect, hash};
 use crate::error::{ErrorKind, StoreError};
-use crate::store::{HashOutcome, Listed, ObjectHead, Page, PublicAccessBlock, PutOptions, Store};
+use crate::store::{HashOutcome, ObjectHead, Page, PublicAccessBlock, PutOptions, Store, UploadPage};
 
 /// The one region whose name AWS refuses as a location.
 const NAMELESS_REGION: &str = "us-east-1";
@@ -118,27 +117,28 @@ impl Store for S3Store {
         self.delete_many(bucket, keys).await
     }
 
-    async fn list_page(&self, bucket: &str, prefix: &str, token: Option<&str>) -> Result<Page, StoreError> {
-        let request = self
-            .client()
-            .await?
-            .list_objects_v2()
-            .bucket(bucket)
-            .prefix(prefix)
-            .set_continuation_token(token.map(ToOwned::to_owned))
-            // Keys may hold characters that XML cannot.
-            .encoding_type(EncodingType::Url);
-        let output = call!("ListObjectsV2", request)?;
-        let encoded = output.encoding_type() == Some(&EncodingType::Url);
-        let objects = output.contents().iter().map(|object| listed(object, encoded));
-        let objects = objects.collect::<Result<Vec<_>, _>>()?;
-        let is_last = output.is_truncated != Some(true);
-        let next = output.next_continuation_token.filter(|token| !is_last && !token.is_empty());
-        if next.is_none() && !is_last {
-            let what = "the listing is cut off and does not say how to go on";
-            return Err(StoreError::local(ErrorKind::Unexpected, "ListObjectsV2", what));
-        }
-        Ok(Page { objects, next })
+    async fn list_page(&self, bucket: &str, prefix: &str, after: Option<&str>) -> Result<Page, StoreError> {
+        self.list_objects(bucket, prefix, after).await
+    }
+
+    async fn list_multipart_uploads(
+        &self,
+        bucket: &str,
+        prefix: &str,
+        after: Option<(&str, &str)>,
+    ) -> Result<UploadPage, StoreError> {
+        self.list_uploads(bucket, prefix, after).await
+    }
+
+    async fn abort_multipart_upload(
+        &self,
+        bucket: &str,
+        key: &str,
+        upload_id: &str,
+    ) -> Result<(), StoreError> {
+        let request = self.client().await?.abort_multipart_upload();
+        let request = request.bucket(bucket).key(key).upload_id(upload_id);
+        unset_is_none(call!("AbortMultipartUpload", request)).map(drop)
     }
 
     async fn create_bucket(&self, bucket: &str) -> Result<(), StoreError> {
@@ -276,25 +276,4 @@ fn unset_is_none<T>(outcome: Result<T, StoreError>) -> Result<Option<T>, StoreEr
 
 fn is_about_location(error: &StoreError) -> bool {
     error.status == Some(400) && error.code.as_deref().is_some_and(|code| code.contains("LocationConstraint"))
-}
-
-fn listed(object: &Object, encoded: bool) -> Result<Listed, StoreError> {
-    let unexpected = |what| StoreError::local(ErrorKind::Unexpected, "ListObjectsV2", what);
-    let key = object.key().ok_or_else(|| unexpected("an object without a key"))?;
-    let key = if encoded {
-        // Some stores write a space as "+", as in forms; a plus sign is always "%2B".
-        let spaced = key.replace('+', " ");
-        percent_decode_str(&spaced)
-            .decode_utf8()
-            .map_err(|_| unexpected("a key that is not UTF-8"))?
-            .into_owned()
-    } else {
-        key.to_owned()
-    };
-    Ok(Listed {
-        key,
-        size: length(object.size()).ok_or_else(|| unexpected("an object without a size"))?,
-        etag: object.e_tag().map(ToOwned::to_owned),
-        last_modified: time(object.last_modified()),
-    })
 }

@@ -7,6 +7,7 @@ mod local_store;
 mod scratch;
 mod suite;
 mod suite_buckets;
+mod suite_multipart;
 mod suite_uploads;
 
 use std::time::Duration;
@@ -89,6 +90,9 @@ macro_rules! every_behaviour {
                 provisioning_at_the_same_time_succeeds_for_all,
                 access_can_change_both_ways,
                 a_given_bucket_is_not_created,
+            },
+            suite_multipart::{
+                unfinished_uploads_are_listed_and_aborted,
             },
             suite_uploads::{
                 the_probe_sees_what_the_store_does_and_leaves_nothing,

@@ -175,6 +175,7 @@ pub async fn listings_are_complete_and_in_order(fixture: &Fixture) {
         assert!(page.objects.iter().all(|o| o.size == 3 && o.etag.is_some() && o.last_modified.is_some()));
         found.extend(page.objects.into_iter().map(|object| object.key));
         token = page.next;
+        assert_eq!(token.is_none(), found.len() == expected.len());
         if token.is_none() {
             break;
         }

@@ -162,11 +162,15 @@ async fn listed_keys_are_decoded_if_the_store_encoded_them() {
             ))
         })
         .await;
-        let page = server.store().list_page("b", "a", Some("here")).await.unwrap();
+        let page = server.store().list_page("b", "a", Some("a +")).await.unwrap();
         assert_eq!((page.objects[0].key.as_str(), page.objects[0].size), (expected, 3));
-        assert_eq!(page.next.as_deref(), Some("more"));
+        assert_eq!(
+            page.next.as_deref(),
+            Some(expected),
+            "a key goes on, not a token that may have ended by then"
+        );
         let query = &server.requests()[0].query;
-        assert!(query.contains("continuation-token=here") && query.contains("encoding-type=url"), "{query}");
+        assert!(query.contains("start-after=a%20%2B") && query.contains("encoding-type=url"), "{query}");
     }
 }
 
@@ -217,14 +221,73 @@ async fn what_the_second_try_without_a_location_says_is_what_counts() {
 async fn a_listing_cut_off_without_a_way_on_is_not_the_last_page() {
     for token in ["", "<NextContinuationToken/>", "<NextContinuationToken></NextContinuationToken>"] {
         let server = Server::start(move |_| {
-            Reply::new(200).body(format!(
-                "<ListBucketResult><IsTruncated>true</IsTruncated>{token}\
-                 <Contents><Key>k</Key><Size>3</Size></Contents></ListBucketResult>"
-            ))
+            Reply::new(200)
+                .body(format!("<ListBucketResult><IsTruncated>true</IsTruncated>{token}</ListBucketResult>"))
         })
         .await;
         let error = server.store().list_page("b", "", None).await.unwrap_err();
         assert_eq!((error.kind, error.operation), (ErrorKind::Unexpected, "ListObjectsV2"), "{token}");
+    }
+}
+
+#[tokio::test]
+async fn an_empty_page_that_is_cut_off_is_skipped() {
+    let server = Server::start(|request| {
+        Reply::new(200).body(if request.query.contains("continuation-token=more") {
+            "<ListBucketResult><Contents><Key>k</Key><Size>3</Size></Contents></ListBucketResult>"
+        } else {
+            "<ListBucketResult><IsTruncated>true</IsTruncated>\
+             <NextContinuationToken>more</NextContinuationToken></ListBucketResult>"
+        })
+    })
+    .await;
+    let page = server.store().list_page("b", "", None).await.unwrap();
+    assert_eq!((page.objects.len(), page.next), (1, None));
+}
+
+#[tokio::test]
+async fn a_listing_out_of_order_is_none() {
+    // The second is what a store says that does not know where to start.
+    for (after, keys) in [(None, ["b", "a"]), (Some("b"), ["a", "c"]), (Some("a"), ["a", "b"])] {
+        let [first, second] = keys;
+        let server = Server::start(move |_| {
+            Reply::new(200).body(format!(
+                "<ListBucketResult><Contents><Key>{first}</Key><Size>3</Size></Contents>\
+                 <Contents><Key>{second}</Key><Size>3</Size></Contents></ListBucketResult>"
+            ))
+        })
+        .await;
+        let error = server.store().list_page("b", "", after).await.unwrap_err();
+        assert_eq!((error.kind, error.operation), (ErrorKind::Unexpected, "ListObjectsV2"), "{keys:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_listing_of_uploads_goes_on_or_says_that_it_cannot() {
+    let marks = "<NextKeyMarker>a%2Bb</NextKeyMarker><NextUploadIdMarker>u</NextUploadIdMarker>";
+    for (marks, after, expected) in [
+        (marks, None, Some(("a+b", "u"))),
+        // The same page again and again.
+        (marks, Some(("a+b", "u")), None),
+        ("<NextKeyMarker>a%2Bb</NextKeyMarker>", None, None),
+    ] {
+        let server = Server::start(move |_| {
+            Reply::new(200).body(format!(
+                "<ListMultipartUploadsResult><IsTruncated>true</IsTruncated><EncodingType>url</EncodingType>{marks}\
+                 <Upload><Key>a%2Bb</Key><UploadId>u</UploadId></Upload></ListMultipartUploadsResult>"
+            ))
+        })
+        .await;
+        let page = server.store().list_multipart_uploads("b", "a", after).await;
+        let kind = page.as_ref().err().map(|error| error.kind);
+        assert_eq!(kind, expected.is_none().then_some(ErrorKind::Unexpected));
+        let next = page.ok().and_then(|page| page.next);
+        assert_eq!(next.as_ref().map(|(key, id)| (key.as_str(), id.as_str())), expected);
+        let query = &server.requests()[0].query;
+        assert_eq!(
+            query.contains("key-marker=a%2Bb&") && query.contains("upload-id-marker=u"),
+            after.is_some()
+        );
     }
 }
 
