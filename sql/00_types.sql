@@ -43,6 +43,10 @@ CREATE TYPE storage.dedup_scope AS ENUM ('bucket', 'owner', 'off');
 COMMENT ON TYPE storage.dedup_scope IS
 'Among which verified objects identical bytes are shared: those of the same bucket, those of the same owner (within one physical bucket), or none.';
 
+CREATE TYPE storage.event_kind AS ENUM ('created', 'deleted');
+COMMENT ON TYPE storage.event_kind IS
+'What happened to a file: it came into being with its bytes in place, or it was deleted.';
+
 CREATE TYPE storage.upload_ticket AS (
     upload_id    uuid,
     file_id      uuid,

@@ -186,10 +186,15 @@ BEGIN
     SELECT DISTINCT o.physical_name, o.key, 'file deleted', clock_timestamp() + storage_private.deletion_delay()
     FROM gone JOIN storage.objects o ON o.id = gone.object_id;
     UPDATE storage.files f SET previous_version_id = NULL FROM gone WHERE f.previous_version_id = gone.id;
+    IF storage_private.event_retention() > '0' THEN
+        INSERT INTO storage.events (kind, file_id, bucket_id, object_id, tenant_id, owner_id, filename, path, content_type, size)
+        SELECT 'deleted', g.id, g.bucket_id, g.object_id, g.tenant_id, g.owner_id, g.filename, g.path, g.content_type, g.size
+        FROM gone g;
+    END IF;
     RETURN NULL;
 END $$;
 COMMENT ON FUNCTION storage_private.queue_deleted_files() IS
-'Trigger: queues the objects of deleted files, and leaves their next versions without a predecessor.';
+'Trigger: queues the objects of deleted files, leaves their next versions without a predecessor, and records the events.';
 
 CREATE TRIGGER queue_deleted_files AFTER DELETE ON storage.files
 REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION storage_private.queue_deleted_files();

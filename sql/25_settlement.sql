@@ -144,6 +144,7 @@ DECLARE
     o storage.objects;
     taken storage.files;
     previous storage.files;
+    made storage.files;
 BEGIN
     SELECT * INTO STRICT b FROM storage.buckets WHERE id = upload.bucket_id;
     SELECT * INTO STRICT o FROM storage.objects WHERE id = object_id;
@@ -169,13 +170,22 @@ BEGIN
             coalesce(previous.version, 0) + 1, CASE WHEN previous.owner_id = upload.owner_id THEN previous.id END, o.content_type, o.size, encode(o.sha256, 'hex'),
             upload.metadata,
             upload.created_at + least(b.file_ttl, CASE WHEN b.access = 'temp' THEN interval '1 day' END),
-            clock_timestamp());
+            clock_timestamp())
+    RETURNING * INTO made;
+
+    -- Here and in no trigger on files: a restored dump would fire that for every file once more.
+    IF storage_private.event_retention() > '0' THEN
+        INSERT INTO storage.events (kind, file_id, upload_id, bucket_id, object_id, tenant_id, owner_id, filename, path,
+                                    content_type, size)
+        VALUES ('created', made.id, upload.id, made.bucket_id, made.object_id, made.tenant_id, made.owner_id, made.filename,
+                made.path, made.content_type, made.size);
+    END IF;
 
     UPDATE storage.upload_requests u SET status = 'uploaded', reason = NULL, finished_at = clock_timestamp()
     WHERE u.id = upload.id;
 END $$;
 COMMENT ON FUNCTION storage_private.finish_upload(storage.upload_requests, uuid) IS
-'Makes the file of an upload, over a verified object, and ends the upload as uploaded.';
+'Makes the file of an upload, over a verified object, with its event, and ends the upload as uploaded.';
 
 CREATE FUNCTION storage_private.accept_upload(upload_id uuid, sha256 bytea, size bigint, etag text)
 RETURNS void

@@ -9,6 +9,7 @@ ALTER TABLE storage.objects ENABLE ROW LEVEL SECURITY;
 ALTER TABLE storage.files ENABLE ROW LEVEL SECURITY;
 ALTER TABLE storage.upload_requests ENABLE ROW LEVEL SECURITY;
 ALTER TABLE storage.object_deletions ENABLE ROW LEVEL SECURITY;
+ALTER TABLE storage.events ENABLE ROW LEVEL SECURITY;
 
 -- A manager is a role that was given the right to make buckets; see storage.grant_access().
 CREATE FUNCTION storage_private.is_manager() RETURNS boolean
@@ -55,6 +56,12 @@ BEGIN
         AND EXISTS (SELECT FROM storage.buckets b
                     WHERE b.id = upload_requests.bucket_id
                       AND (b.owner_id IS NULL OR b.owner_id = (SELECT storage.current_user_id()))));
+
+    -- For consumers, who were granted the table: no level is.
+    CREATE POLICY default_select ON storage.events FOR SELECT USING (
+        tenant_id = (SELECT storage.current_tenant_id()));
+    CREATE POLICY default_update ON storage.events FOR UPDATE USING (
+        tenant_id = (SELECT storage.current_tenant_id()));
 END $$;
 COMMENT ON FUNCTION storage_private.create_default_policies() IS 'Creates the owner-and-tenant policies.';
 

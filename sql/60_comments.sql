@@ -7,6 +7,7 @@ COMMENT ON FUNCTION storage_private.refuse(text, text, text, text) IS
 COMMENT ON FUNCTION storage_private.as_uuid(text) IS 'The UUID that a text spells in any way; NULL when it is none. A bucket''s key never is one.';
 COMMENT ON FUNCTION storage_private.require_writable() IS 'Refuses to go on where nothing can be written. Errors: READ_ONLY.';
 COMMENT ON FUNCTION storage_private.deletion_delay() IS 'How long an object outlives its last file.';
+COMMENT ON FUNCTION storage_private.event_retention() IS 'How long events are kept; nothing: they are not recorded.';
 COMMENT ON FUNCTION storage_private.validate_bucket(text, text[], text[], text) IS
 'Refuses a bucket row that breaks the rules. Errors: INVALID_BUCKET_KEY, INVALID_CONTENT_TYPE, INVALID_ORIGIN.';
 COMMENT ON FUNCTION storage_private.validate_origins(text[]) IS 'Refuses origins that are none. Errors: INVALID_ORIGIN.';

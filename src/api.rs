@@ -74,6 +74,12 @@ mod storage_private {
         Interval::from_seconds(guc::DELETION_DELAY.get().into())
     }
 
+    /// How long events are kept; nothing: they are not recorded.
+    #[pg_extern(stable)]
+    fn event_retention() -> Interval {
+        Interval::from_seconds(guc::EVENT_RETENTION.get().into())
+    }
+
     /// Refuses a bucket row that breaks the rules.
     #[pg_extern(stable)]
     fn validate_bucket(

@@ -185,6 +185,7 @@ fn sqlstate(token: Token) -> PgSqlErrorCode {
         | Token::InvalidOrigin
         | Token::InvalidMetadata
         | Token::InvalidPageToken
+        | Token::InvalidLimit
         | Token::ContentTypeNotAllowed
         | Token::UploadTypeMismatch => PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
         Token::BucketNotFound | Token::UploadNotFound | Token::FileNotFound => {

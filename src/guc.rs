@@ -77,6 +77,8 @@ pub static UPLOAD_URL_TTL: GucSetting<i32> = GucSetting::<i32>::new(900);
 pub static DOWNLOAD_URL_TTL: GucSetting<i32> = GucSetting::<i32>::new(3600);
 /// Seconds between the last file's end and the object's. The default leaves a day to restore a backup of the database.
 pub static DELETION_DELAY: GucSetting<i32> = GucSetting::<i32>::new(86_400);
+/// Seconds that events are kept, acknowledged or not. The default lets a consumer be down for a week; 0 records none.
+pub static EVENT_RETENTION: GucSetting<i32> = GucSetting::<i32>::new(604_800);
 /// Milliseconds a connection may take, TLS included.
 pub static CONNECT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(3_000);
 /// Milliseconds a call may take, all attempts included; for a stream, the longest silence.
@@ -480,6 +482,14 @@ fn define_limits() {
         c"pg_storage.deletion_delay",
         c"Time between the end of an object's last file and its own.",
         &DELETION_DELAY,
+        0,
+        i32::MAX,
+        GucFlags::UNIT_S,
+    );
+    define_int(
+        c"pg_storage.event_retention",
+        c"Time that events are kept, acknowledged or not; 0 records none.",
+        &EVENT_RETENTION,
         0,
         i32::MAX,
         GucFlags::UNIT_S,

@@ -48,7 +48,8 @@ extension_sql_file!("../sql/05_identity.sql", name = "identity", requires = [cla
 extension_sql_file!("../sql/10_tables.sql", name = "tables", requires = ["identity"]);
 extension_sql_file!("../sql/15_installation.sql", name = "installation", requires = ["tables"]);
 extension_sql_file!("../sql/25_settlement.sql", name = "settlement", requires = ["installation"]);
-extension_sql_file!("../sql/28_provisioning.sql", name = "provisioning", requires = ["settlement"]);
+extension_sql_file!("../sql/27_events.sql", name = "events", requires = ["settlement"]);
+extension_sql_file!("../sql/28_provisioning.sql", name = "provisioning", requires = ["events"]);
 extension_sql_file!("../sql/20_rules.sql", name = "rules", requires = ["provisioning"]);
 extension_sql_file!("../sql/30_policies.sql", name = "policies", requires = ["rules"]);
 extension_sql_file!("../sql/40_api.sql", name = "public_api", requires = ["policies"]);
@@ -70,6 +71,7 @@ extension_sql_file!(
         as_uuid,
         require_writable,
         deletion_delay,
+        event_retention,
         validate_bucket,
         validate_origins,
         validate_file,

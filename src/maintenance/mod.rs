@@ -4,6 +4,7 @@
 //! step has a transaction of its own or shares the caller's is the [`Scope`]'s business: a task must be right in both.
 
 mod deletions;
+mod events;
 mod expiry;
 mod scope;
 
@@ -66,10 +67,12 @@ pub struct Task {
     pub run: fn(Scope, &mut Report) -> Result<()>,
 }
 
-/// A pass, in this order: what expires is queued before the queue is worked off.
+/// A pass, in this order: what expires is queued before the queue is worked off, and what needs no store waits for none.
 pub const TASKS: &[Task] = &[
     Task { name: "expiring uploads", run: expiry::uploads },
     Task { name: "expiring files", run: expiry::files },
+    Task { name: "announcing events", run: events::announce },
+    Task { name: "removing events", run: events::remove },
     Task { name: "deleting objects", run: deletions::run },
     Task { name: "provisioning ahead", run: provision::ahead },
 ];

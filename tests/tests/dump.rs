@@ -108,6 +108,7 @@ fn rows(session: &mut Client) -> Vec<(String, Vec<String>)> {
         "files",
         "upload_requests",
         "object_deletions",
+        "events",
     ]
     .map(|table| {
         // Restored settings of a tenant make its buckets due for configuration, as new ones do. The first upload
@@ -137,6 +138,7 @@ fn surroundings(session: &mut Client) -> Vec<String> {
         UNION ALL SELECT format('%s %s %s %s', tablename, policyname, qual, with_check) FROM pg_policies
         UNION ALL SELECT format('%s %s', tgrelid::regclass, pg_get_triggerdef(oid)) FROM pg_trigger WHERE NOT tgisinternal
         UNION ALL SELECT 'deletions ' || last_value FROM storage.object_deletions_id_seq
+        UNION ALL SELECT 'events ' || last_value FROM storage.events_id_seq
         ORDER BY 1";
     session.query(query, &[]).unwrap().iter().map(|row| row.get(0)).collect()
 }

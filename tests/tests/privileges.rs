@@ -195,6 +195,9 @@ fn no_level_hands_out_levels_or_runs_the_house() {
         "storage.enable_default_policies(false)",
         "storage.run_maintenance()",
         "storage.adopt_installation()",
+        "storage.claim_events()",
+        "storage.acknowledge_events('{1}')",
+        "storage.replay_events(now())",
         "storage.check()",
         "storage.cache_stats()",
         "storage.provisioned_buckets()",
@@ -206,6 +209,7 @@ fn no_level_hands_out_levels_or_runs_the_house() {
     for relation in [
         "objects",
         "object_deletions",
+        "events",
         "store_capabilities",
         "upload_state",
         "bucket_usage",

@@ -45,6 +45,8 @@ tokens! {
     InvalidMetadata = "INVALID_METADATA",
     /// A page token was not made by the listing it is given to.
     InvalidPageToken = "INVALID_PAGE_TOKEN",
+    /// A number of rows asked for is outside of what one call gives.
+    InvalidLimit = "INVALID_LIMIT",
     /// The bucket's list of allowed types does not contain the declared one.
     ContentTypeNotAllowed = "CONTENT_TYPE_NOT_ALLOWED",
     /// The file name's extension contradicts the declared content type.
