@@ -21,6 +21,9 @@ missing_packages() {
     echo libclang-dev
   if ! command -v cc >/dev/null || ! [[ -e /usr/include/stdio.h ]]; then echo "gcc libc6-dev"; fi
   command -v make >/dev/null || echo make
+  # The tests give a store another clock with it.
+  compgen -G '/usr/lib/*/faketime/libfaketime.so.1' >/dev/null || compgen -G '/usr/lib/faketime/libfaketime.so.1' >/dev/null ||
+    echo libfaketime
   command -v curl >/dev/null || echo "curl ca-certificates"
   # Only to build cargo-pgrx, which links OpenSSL.
   if ! have_cargo_pgrx; then

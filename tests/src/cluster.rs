@@ -252,13 +252,12 @@ impl Cluster {
     /// `kill -9` to the postmaster and to every child of it, as the out-of-memory killer or a power cut would.
     pub fn kill(&self) {
         let postmaster = self.postmaster_pid();
-        // The postmaster first, so that it starts no new children.
+        // Stopped, it starts no child that would not be among them.
+        process::signal(postmaster, "STOP");
         let children = process::children_of(postmaster);
         process::signal(postmaster, "KILL");
         for child in &children {
-            if Path::new(&format!("/proc/{child}")).exists() {
-                process::signal(*child, "KILL");
-            }
+            process::try_signal(*child, "KILL");
         }
         eventually("the end of the killed server", LIMIT, || {
             (children.iter().chain([&postmaster]).all(|pid| !process::is_alive(*pid))).then_some(())

@@ -47,6 +47,11 @@ impl Daemon {
         }
     }
 
+    /// The process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends a signal by name, waits for the end, and says how it ended.
     pub(crate) fn end(&mut self, signal: &str) -> ExitStatus {
         process::signal(self.child.id(), signal);

@@ -1,7 +1,7 @@
 //! A database of its own for each test, and sessions in it under a role and its claims.
 
 use crate::Cluster;
-use postgres::Client;
+use postgres::{Client, Error};
 
 /// A database in a cluster; it goes away with the cluster.
 pub struct Database<'cluster> {
@@ -41,10 +41,15 @@ impl<'cluster> Database<'cluster> {
 
     /// A new session logged in as `role` with its claims set, such as `[("jwt.claims.user_id", "ada")]`.
     pub fn connect_as(&self, role: &str, claims: &[(&str, &str)]) -> Client {
-        let mut session = self.cluster.connect(role, &self.name);
+        self.try_connect_as(role, claims).expect("connect with claims")
+    }
+
+    /// The same, or why not.
+    pub fn try_connect_as(&self, role: &str, claims: &[(&str, &str)]) -> Result<Client, Error> {
+        let mut session = self.cluster.try_connect(role, &self.name)?;
         for (name, value) in claims {
-            session.execute("SELECT set_config($1, $2, false)", &[name, value]).expect("set a claim");
+            session.execute("SELECT set_config($1, $2, false)", &[name, value])?;
         }
-        session
+        Ok(session)
     }
 }

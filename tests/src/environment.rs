@@ -36,6 +36,17 @@ pub fn garage() -> PathBuf {
     path
 }
 
+/// The library that gives a program another clock.
+pub fn faketime() -> PathBuf {
+    let lib = PathBuf::from("/usr/lib");
+    let places = std::iter::once(lib.clone())
+        .chain(fs::read_dir(&lib).into_iter().flatten().flatten().map(|entry| entry.path()));
+    places
+        .map(|place| place.join("faketime/libfaketime.so.1"))
+        .find(|path| path.is_file())
+        .expect("there is no libfaketime.so.1: run `make install-deps`, or install libfaketime")
+}
+
 /// Where throw-away directories are made; it belongs to the user the servers run as.
 pub fn run_dir() -> PathBuf {
     PathBuf::from(required("PG_STORAGE_RUN_DIR"))

@@ -1,6 +1,7 @@
 //! A small HTTP client for presigned URLs: it sends exactly the headers it is given and follows nothing.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::time::Duration;
 use ureq::http::Request;
 use ureq::{Agent, SendBody};
@@ -74,6 +75,33 @@ pub fn request(method: &str, url: &str, headers: &Headers) -> Response {
     send(method, url, headers, SendBody::none(), None)
 }
 
+/// How long a client waits for a whole answer, unless it says otherwise.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What a client of a store that fails does: it gives up after `limit`, and an answer that broke off is none.
+pub fn try_request(method: &str, url: &str, headers: &Headers, limit: Duration) -> Option<Response> {
+    exchange(method, url, headers, SendBody::none(), None, limit).ok()
+}
+
+/// Uploads `body`, which may keep its server waiting, giving up after `limit`.
+pub fn try_upload(
+    url: &str,
+    headers: &Headers,
+    body: impl Read + Send + 'static,
+    length: usize,
+    limit: Duration,
+) -> Option<Response> {
+    exchange("PUT", url, headers, SendBody::from_owned_reader(body), Some(length), limit).ok()
+}
+
+/// The value of a header in the head of a request.
+pub(crate) fn header<'head>(head: &'head str, name: &str) -> Option<&'head str> {
+    head.lines().find_map(|line| {
+        let (key, value) = line.split_once(':')?;
+        key.eq_ignore_ascii_case(name).then(|| value.trim())
+    })
+}
+
 fn send(method: &str, url: &str, headers: &Headers, body: SendBody<'_>, length: Option<usize>) -> Response {
     try_send(method, url, headers, body, length)
         .unwrap_or_else(|error| panic!("{method} got no answer: {error}"))
@@ -86,13 +114,24 @@ fn try_send(
     body: SendBody<'_>,
     length: Option<usize>,
 ) -> Result<Response, ureq::Error> {
+    exchange(method, url, headers, body, length, PATIENCE)
+}
+
+fn exchange(
+    method: &str,
+    url: &str,
+    headers: &Headers,
+    body: SendBody<'_>,
+    length: Option<usize>,
+    limit: Duration,
+) -> Result<Response, ureq::Error> {
     let agent: Agent = Agent::config_builder()
         .http_status_as_error(false)
         .max_redirects(0)
         .max_redirects_will_error(false)
         .proxy(None)
         .allow_non_standard_methods(true)
-        .timeout_global(Some(Duration::from_secs(120)))
+        .timeout_global(Some(limit))
         .build()
         .into();
     let mut request = Request::builder().method(method).uri(url);

@@ -1,7 +1,7 @@
 //! The local store's own binary, over a directory of its own, with a log of the requests it answered.
 
 use crate::daemon::Daemon;
-use crate::{StoreAccess, environment, eventually, scratch};
+use crate::{StoreAccess, environment, eventually, process, scratch};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -35,7 +35,7 @@ impl LocalStore {
         let directory = scratch();
         let credentials = pg_storage_gateway::load_or_create_credentials(&directory.join("credentials"))
             .expect("make credentials for the local store");
-        let (daemon, endpoint) = spawn(&directory, "127.0.0.1:0");
+        let (daemon, endpoint) = spawn(&directory, "127.0.0.1:0", None);
         let access = StoreAccess {
             endpoint,
             region: REGION.to_owned(),
@@ -83,8 +83,37 @@ impl LocalStore {
 
     /// Starts the process after [`LocalStore::stop`], over the same directory and port.
     pub fn start_again(&mut self) {
+        self.start_with_clock(None);
+    }
+
+    /// Starts the process after [`LocalStore::stop`] with a clock that differs from ours, as in `+20m` or `-20m`.
+    pub fn start_skewed(&mut self, offset: &str) {
+        self.start_with_clock(Some(offset));
+    }
+
+    fn start_with_clock(&mut self, offset: Option<&str>) {
         let address = self.access.endpoint.trim_start_matches("http://").to_owned();
-        (self.daemon, _) = spawn(&self.directory, &address);
+        (self.daemon, _) = spawn(&self.directory, &address, offset);
+    }
+
+    /// Stops the process in its tracks; connections stay open.
+    pub fn freeze(&self) {
+        process::signal(self.daemon.pid(), "STOP");
+    }
+
+    /// Lets a frozen process go on.
+    pub fn thaw(&self) {
+        process::signal(self.daemon.pid(), "CONT");
+    }
+
+    /// Whether the disk has no room: from now on the kernel fails every write, as on a full disk.
+    pub fn set_disk_full(&self, full: bool) {
+        let limit = format!("--fsize={}:", if full { "0" } else { "unlimited" });
+        let status = environment::clean_command("prlimit")
+            .args(["--pid", &self.daemon.pid().to_string(), &limit])
+            .status()
+            .expect("run prlimit");
+        assert!(status.success(), "prlimit {limit} failed");
     }
 
     /// Ends the process with a signal (`TERM`, `KILL`); the directory stays.
@@ -116,9 +145,19 @@ fn parse_request(line: &str) -> Request {
 }
 
 /// Starts the binary and waits for the line in which it says where it listens.
-fn spawn(directory: &Path, listen: &str) -> (Daemon, String) {
-    let mut command = environment::clean_command(environment::workspace_binary("pg_storage_local_store"));
+fn spawn(directory: &Path, listen: &str, clock: Option<&str>) -> (Daemon, String) {
+    let mut command = environment::clean_command("env");
+    if let Some(offset) = clock {
+        // Timers must not jump with the clock.
+        command
+            .env("LD_PRELOAD", environment::faketime())
+            .env("FAKETIME", offset)
+            .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    }
     command
+        // The signal that comes with a limit on files would end the process.
+        .arg("--ignore-signal=XFSZ")
+        .arg(environment::workspace_binary("pg_storage_local_store"))
         .args(["--listen", listen, "--region", REGION])
         .arg("--root")
         .arg(directory.join("root"))

@@ -39,11 +39,16 @@ pub fn environment_of(pid: u32) -> String {
 
 /// Sends a signal, given by its name without SIG, to a process that is known to run.
 pub fn signal(pid: u32, name: &str) {
-    let status = environment::clean_command("/bin/sh")
-        .args(["-c", "kill -s \"$1\" \"$2\"", "kill", name, &pid.to_string()])
+    assert!(try_signal(pid, name), "kill -s {name} {pid} failed");
+}
+
+/// Sends a signal to a process that may have ended; whether it was still there.
+pub fn try_signal(pid: u32, name: &str) -> bool {
+    environment::clean_command("/bin/sh")
+        .args(["-c", "kill -s \"$1\" \"$2\" 2>/dev/null", "kill", name, &pid.to_string()])
         .status()
-        .expect("run kill");
-    assert!(status.success(), "kill -s {name} {pid} failed");
+        .expect("run kill")
+        .success()
 }
 
 /// A thread and the signals it does not receive, signal n as bit n - 1.

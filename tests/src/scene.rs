@@ -8,6 +8,7 @@ use pg_storage_core::digest::Digest;
 use pg_storage_core::endpoint::Endpoint;
 use pg_storage_core::presign::{Credentials, Method, Presign, Secret, Signer, Target, Timestamp};
 use postgres::Client;
+use std::collections::BTreeMap;
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
@@ -103,6 +104,16 @@ impl Scene {
         let mut manager = self.manager(user);
         manager.execute("SELECT storage.create_user_buckets($1)", &[&user]).expect("create_user_buckets");
         self.database.connect_as(&self.writer, &[("jwt.claims.user_id", user)])
+    }
+
+    /// A session of a writer, or why there is none just now; with `found`, after the user's buckets were made.
+    pub fn try_session(&self, user: &str, tenant: &str, found: bool) -> Result<Client, postgres::Error> {
+        let claims = [("jwt.claims.user_id", user), ("jwt.claims.tenant_id", tenant)];
+        if found {
+            let mut manager = self.database.try_connect_as(&self.manager, &claims)?;
+            manager.execute("SELECT storage.create_user_buckets($1)", &[&user])?;
+        }
+        self.database.try_connect_as(&self.writer, &claims)
     }
 
     /// A session of a writer of another tenant.
@@ -216,6 +227,47 @@ impl Scene {
         headers: &Headers,
         body: &[u8],
     ) -> Response {
+        let url = self.url_at_store(method, (bucket, key), headers, &[]);
+        match method {
+            Method::Put => http::put(&url, headers, body),
+            _ => http::request(method.as_str(), &url, headers),
+        }
+    }
+
+    /// Everything in a bucket of the store: keys with their sizes.
+    pub fn listing(&self, bucket: &str) -> BTreeMap<String, u64> {
+        let mut objects = BTreeMap::new();
+        let mut after = String::new();
+        loop {
+            let query = [("list-type", "2"), ("start-after", after.as_str())];
+            let url = self.url_at_store(Method::Get, (bucket, ""), &Headers::new(), &query);
+            let answer = http::get(&url);
+            assert_eq!(answer.status, 200, "list {bucket}: {}", answer.text());
+            let page = answer.text();
+            let element = |text: &str, name: &str| {
+                let (_, rest) = text.split_once(&format!("<{name}>"))?;
+                Some(rest.split_once('<')?.0.to_owned())
+            };
+            for entry in page.split("<Contents>").skip(1) {
+                let key = element(entry, "Key").expect("an entry has a key");
+                let size = element(entry, "Size").and_then(|size| size.parse().ok());
+                // Keys of ours have no character that XML would escape.
+                objects.insert(key, size.expect("an entry has a size"));
+            }
+            match objects.last_key_value() {
+                Some((last, _)) if page.contains("<IsTruncated>true<") => after.clone_from(last),
+                _ => return objects,
+            }
+        }
+    }
+
+    fn url_at_store(
+        &self,
+        method: Method,
+        (bucket, key): (&str, &str),
+        headers: &Headers,
+        query: &[(&str, &str)],
+    ) -> String {
         let endpoint = Endpoint::parse(&self.store.endpoint).expect("the store has an endpoint");
         let credentials = Credentials {
             access_key_id: self.store.access_key_id.clone(),
@@ -225,13 +277,9 @@ impl Scene {
         let mut signer = Signer::new(Target::new(&endpoint, &self.store.region, true), credentials);
         let signed: Vec<(&str, &str)> =
             headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        let request = Presign { method, bucket, key, expires: 300, headers: &signed, query: &[] };
+        let request = Presign { method, bucket, key, expires: 300, headers: &signed, query };
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a clock after 1970");
-        let url = signer.url(&request, Timestamp::from_unix(now.as_secs() as i64));
-        match method {
-            Method::Put => http::put(&url, headers, body),
-            _ => http::request(method.as_str(), &url, headers),
-        }
+        signer.url(&request, Timestamp::from_unix(now.as_secs() as i64))
     }
 
     /// Whether the store has an object at this place.

@@ -18,6 +18,21 @@ pub struct Refusal {
 }
 
 impl Refusal {
+    /// What the server sent; `None` when the connection broke instead.
+    pub fn of(error: &postgres::Error) -> Option<Self> {
+        let error = error.as_db_error()?;
+        let is_token = |text: &&str| {
+            !text.is_empty() && text.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_')
+        };
+        Some(Self {
+            sqlstate: error.code().code().to_owned(),
+            token: error.message().split(':').next().filter(is_token).unwrap_or_default().to_owned(),
+            message: error.message().to_owned(),
+            detail: error.detail().map(str::to_owned),
+            hint: error.hint().map(str::to_owned),
+        })
+    }
+
     /// SQLSTATE and token together, for one assertion about both.
     pub fn code(&self) -> (&str, &str) {
         (&self.sqlstate, &self.token)
@@ -28,15 +43,5 @@ impl Refusal {
 #[track_caller]
 pub fn refused<T: Debug>(result: Result<T, postgres::Error>) -> Refusal {
     let error = result.expect_err("the statement should have been refused");
-    let Some(error) = error.as_db_error() else { panic!("not an ERROR of the server: {error}") };
-    let is_token = |text: &&str| {
-        !text.is_empty() && text.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_')
-    };
-    Refusal {
-        sqlstate: error.code().code().to_owned(),
-        token: error.message().split(':').next().filter(is_token).unwrap_or_default().to_owned(),
-        message: error.message().to_owned(),
-        detail: error.detail().map(str::to_owned),
-        hint: error.hint().map(str::to_owned),
-    }
+    Refusal::of(&error).unwrap_or_else(|| panic!("not an ERROR of the server: {error}"))
 }

@@ -1,0 +1,237 @@
+//! What must hold once everything is quiet, over every row and every object.
+
+use crate::client::Client;
+use crate::ledger::Fate;
+use crate::saboteur::Saboteur;
+use crate::world::World;
+use pg_storage_core::presign::Method;
+use pg_storage_tests::http::{self, Headers};
+use pg_storage_tests::{flow, process};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Lets the collector finish: what is pending has expired, and every deletion is due.
+pub fn settle(world: &World) {
+    let mut superuser = world.scene.superuser();
+    superuser
+        .batch_execute(
+            "UPDATE storage.upload_requests SET expires_at = now() - interval '1 s' WHERE status = 'requested'",
+        )
+        .expect("expire what is pending");
+    for round in 0.. {
+        superuser.batch_execute("UPDATE storage.object_deletions SET not_before = now()").expect("make due");
+        let [.., failed] = world.scene.maintain();
+        assert_eq!(failed, 0, "a deletion failed without any fault");
+        let left: i64 = world.scene.value("SELECT count(*) FROM storage.object_deletions");
+        if left == 0 {
+            return;
+        }
+        assert!(round < 30, "{left} deletions stay queued however often they are tried");
+    }
+}
+
+/// Compares everything with everything.
+pub fn check(world: &World, clients: &mut [Client], saboteur: &Saboteur) {
+    same_as_promised(world, clients);
+    bytes_of_every_file(world, clients);
+    store_and_tables_agree(world, saboteur);
+    nothing_left_open(world);
+    no_crash_but_ours(world, saboteur);
+}
+
+/// Every file that a client was told of is there, and no other.
+fn same_as_promised(world: &World, clients: &[Client]) {
+    let rows = world
+        .scene
+        .superuser()
+        .query("SELECT id::text, sha256, filename, owner_id FROM storage.files", &[])
+        .expect("read the files");
+    let files: BTreeMap<String, (String, String)> =
+        rows.iter().map(|row| (row.get(0), (row.get(1), row.get(2)))).collect();
+    let mut explained = BTreeSet::new();
+    for client in clients {
+        for (id, fate) in &client.ledger.files {
+            match (fate, files.get(id)) {
+                (Fate::Exists(digests) | Fate::Unknown(digests), Some((sha256, _))) => {
+                    explained.insert(id);
+                    if !digests.contains(sha256) {
+                        world.violation(format!("file {id} has digest {sha256}, sent were {digests:?}"));
+                    }
+                }
+                (Fate::Exists(_), None) => {
+                    world.violation(format!(
+                        "{} was told that file {id} is committed, and it is gone",
+                        client.user
+                    ));
+                }
+                (Fate::Absent(why), Some(_)) => {
+                    world.violation(format!(
+                        "{} was told that file {id} was {why}, and it is there",
+                        client.user
+                    ));
+                }
+                (Fate::Absent(_) | Fate::Unknown(_), None) => {}
+            }
+        }
+    }
+    for (id, (_, filename)) in &files {
+        let lost = clients.iter().any(|client| client.ledger.lost.contains(filename));
+        if !explained.contains(id) && !lost {
+            world.violation(format!("nobody was told of file {id}, {filename}"));
+        }
+    }
+}
+
+/// Each owner downloads all of their files.
+fn bytes_of_every_file(world: &World, clients: &mut [Client]) {
+    let mut read = 0;
+    for client in &mut *clients {
+        // The old connection may have ended with the server, which a client notices only when it asks.
+        client.session.drop_connection();
+        client.session.connect().expect("connect without faults");
+        let rows = client
+            .session
+            .ask("download_urls", |session| {
+                session.query(
+                    "SELECT f.id::text, f.sha256, f.size, u.url
+                     FROM storage.files f
+                     JOIN storage.download_urls(ARRAY(SELECT id FROM storage.files WHERE owner_id = storage.current_user_id())) u
+                       ON u.file_id = f.id",
+                    &[],
+                )
+            })
+            .expect("sign without faults");
+        for row in rows {
+            let (id, sha256, size, url): (String, String, i64, String) =
+                (row.get(0), row.get(1), row.get(2), row.get(3));
+            let answer = http::get(&url);
+            if answer.status != 200
+                || answer.body.len() as i64 != size
+                || flow::sha256(&answer.body) != sha256
+            {
+                world.violation(format!(
+                    "file {id} of {} does not have its bytes: {}",
+                    client.user, answer.status
+                ));
+            }
+            read += 1;
+        }
+    }
+    let files: i64 = world.scene.value("SELECT count(*) FROM storage.files");
+    assert_eq!(read, files, "every file was downloaded by its owner");
+    assert!(files > 100, "only {files} files are left to look at");
+}
+
+/// No object without a row, no row without its object, and no row that no file uses.
+fn store_and_tables_agree(world: &World, saboteur: &Saboteur) {
+    let rows = world
+        .scene
+        .superuser()
+        .query(
+            "SELECT o.physical_name, o.key, o.size, encode(o.sha256, 'hex'),
+                    EXISTS (SELECT FROM storage.files f WHERE f.object_id = o.id)
+             FROM storage.objects o",
+            &[],
+        )
+        .expect("read the objects");
+    let mut objects: BTreeMap<(String, String), (i64, String)> = BTreeMap::new();
+    for row in &rows {
+        let place: (String, String) = (row.get(0), row.get(1));
+        if !row.get::<_, bool>(4) {
+            world.violation(format!("object {place:?} is on record, and no file uses it"));
+        }
+        objects.insert(place, (row.get(2), row.get(3)));
+    }
+    // Whatever was ever created, on record or not.
+    let mine = format!("/{}-", world.scene.prefix);
+    let buckets: BTreeSet<String> = saboteur
+        .store()
+        .requests()
+        .iter()
+        .filter(|request| request.operation == "CreateBucket" && request.path.starts_with(&mine))
+        .map(|request| request.path.trim_matches('/').to_owned())
+        .collect();
+    let mut orphans = Vec::new();
+    for bucket in &buckets {
+        for (key, size) in world.scene.listing(bucket) {
+            let place = (bucket.clone(), key);
+            match objects.remove(&place) {
+                Some((recorded, sha256)) => {
+                    let bytes = world.scene.at_store(Method::Get, (&place.0, &place.1), &Headers::new(), &[]);
+                    if recorded != size as i64 || flow::sha256(&bytes.body) != sha256 {
+                        world.violation(format!("object {place:?} is not what its row says"));
+                    }
+                }
+                None => orphans.push(place),
+            }
+        }
+    }
+    for place in objects.keys() {
+        world.violation(format!("object {place:?} is on record and not in the store"));
+    }
+    for place in &orphans {
+        // Of a request that was rolled back there is no row that could tell the collector.
+        let upload = place.1.rsplit('/').next().unwrap_or_default();
+        let known: bool = world
+            .scene
+            .superuser()
+            .query_one("SELECT EXISTS (SELECT FROM storage.upload_requests WHERE id::text = $1)", &[&upload])
+            .expect("look the upload up")
+            .get(0);
+        if known {
+            world.violation(format!("object {place:?} is in the store, and nothing in the tables names it"));
+        }
+    }
+    println!("{} orphans of rolled-back requests", orphans.len());
+}
+
+/// No lock, no prepared transaction, no job, and counters that are right.
+fn nothing_left_open(world: &World) {
+    for (what, query) in [
+        ("advisory locks", "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"),
+        ("prepared transactions", "SELECT count(*) FROM pg_prepared_xacts"),
+        ("queued deletions", "SELECT count(*) FROM storage.object_deletions"),
+        ("pending uploads", "SELECT count(*) FROM storage.upload_requests WHERE status = 'requested'"),
+        (
+            "uploads without a file that was never deleted",
+            "SELECT count(*) FROM storage.files f LEFT JOIN storage.upload_requests u ON u.file_id = f.id
+             WHERE u.status IS DISTINCT FROM 'uploaded'",
+        ),
+        (
+            "wrong counts",
+            "SELECT count(*) FROM storage.bucket_usage u
+             WHERE (u.files, u.bytes) IS DISTINCT FROM
+                   (SELECT count(*), coalesce(sum(o.size), 0)::bigint
+                    FROM storage.files f JOIN storage.objects o ON o.id = f.object_id WHERE f.bucket_id = u.bucket_id)",
+        ),
+    ] {
+        let left: i64 = world.scene.value(query);
+        if left != 0 {
+            world.violation(format!("{left} {what} are left"));
+        }
+    }
+}
+
+/// The server restarted where it was killed, and nowhere else.
+fn no_crash_but_ours(world: &World, saboteur: &Saboteur) {
+    let log = world.cluster.log();
+    for line in log.lines().filter(|line| line.contains("was terminated by signal")) {
+        let pid = line.split("(PID ").nth(1).and_then(|rest| rest.split(')').next()?.parse().ok());
+        if pid.is_none_or(|pid| !saboteur.killed.contains(&pid)) {
+            world.violation(format!("the server crashed by itself: {line}"));
+        }
+    }
+    for sign in ["PANIC:", "panicked at", "TRAP:"] {
+        for line in log.lines().filter(|line| line.contains(sign)) {
+            world.violation(format!("in the log: {line}"));
+        }
+    }
+    let starts = log.matches("starting PostgreSQL").count();
+    if starts != saboteur.starts {
+        world.violation(format!("the server was started {} times and began {starts} times", saboteur.starts));
+    }
+    let crashes = log.matches("all server processes terminated; reinitializing").count();
+    if crashes > saboteur.killed.len() {
+        world.violation(format!("{crashes} crashes after {} kills", saboteur.killed.len()));
+    }
+    assert!(process::is_alive(world.cluster.postmaster_pid()), "the server runs");
+}

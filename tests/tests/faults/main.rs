@@ -1,0 +1,150 @@
+//! A load of real clients while processes are killed, the store fails in every way and the network lies; then every
+//! row and every object is looked at. A row of `files` has its bytes, what was committed is there, what was rolled back
+//! is not, and nothing is left in the store that no row names.
+//!
+//! `PG_STORAGE_FAULT_SEED` repeats a run, `PG_STORAGE_FAULT_OPERATIONS` makes it longer; see CONTRIBUTING.md.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod actions;
+mod client;
+mod invariants;
+mod keeper;
+mod ledger;
+mod saboteur;
+mod session;
+mod world;
+
+use client::Client;
+use pg_storage_tests::scene::remote;
+use pg_storage_tests::{Cluster, FaultyStore, LocalStore, Rng, Scene, StoreAccess};
+use saboteur::{DRIZZLE, Saboteur};
+use std::io::Write;
+use std::time::{Duration, Instant, SystemTime};
+use world::{Counts, World, total};
+
+const CLIENTS: usize = 8;
+
+/// One fault for so many operations, at least.
+const OPERATIONS_PER_FAULT: usize = 50;
+
+/// Said to whoever watches, whether the test passes or not: the harness of Rust keeps what tests print to itself.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+fn setting(name: &str) -> Option<u64> {
+    let value = std::env::var(name).ok().filter(|value| !value.is_empty())?;
+    Some(value.parse().unwrap_or_else(|_| panic!("{name} is a number, not {value}")))
+}
+
+fn print(title: &str, counts: &Counts) {
+    say(&format!("{title}: {}", total(counts)));
+    for (name, count) in counts {
+        say(&format!("  {count:6} {name}"));
+    }
+}
+
+#[test]
+fn nothing_is_lost_and_nothing_left_behind_whatever_fails() {
+    let seed = setting("PG_STORAGE_FAULT_SEED").unwrap_or_else(|| {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a clock after 1970");
+        now.subsec_nanos().into()
+    });
+    let target = setting("PG_STORAGE_FAULT_OPERATIONS").unwrap_or(10_000) as usize;
+    say(&format!("faults: PG_STORAGE_FAULT_SEED={seed} PG_STORAGE_FAULT_OPERATIONS={target}"));
+
+    let begun = Instant::now();
+    let mut rng = Rng::new(seed);
+    let world = open(&mut rng);
+    let saboteur = Saboteur::new(world.0, world.1, rng.fork());
+    let world = world.0;
+    world.proxy.disturb(rng.number(), 60, &DRIZZLE);
+
+    let clients: Vec<Client> = (0..CLIENTS)
+        .map(|number| {
+            let buckets = &["private", "private", "private", "shared", "shared", "public", "temp"];
+            Client::new(world, &format!("user{number}"), "default", buckets, rng.fork())
+        })
+        .collect();
+    let (mut newcomers, keeper) = (rng.fork(), rng.fork());
+    let (mut clients, saboteur) = std::thread::scope(|scope| {
+        let working: Vec<_> =
+            clients.into_iter().map(|client| scope.spawn(move || client.work(usize::MAX))).collect();
+        let keeping = scope.spawn(move || keeper::keep(world, keeper));
+        let arriving = scope.spawn(move || arrive(world, &mut newcomers));
+        let sabotaging = scope.spawn(move || sabotage(saboteur, target, begun));
+        while !sabotaging.is_finished() {
+            world.watch();
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        // Whatever happened to it, the others must come to an end.
+        world.proxy.heal();
+        world.finish();
+        let saboteur = sabotaging.join().expect("the saboteur came to its end");
+        let mut clients = arriving.join().expect("the newcomers came to their end");
+        clients.extend(working.into_iter().map(|client| client.join().expect("a client came to its end")));
+        keeping.join().expect("the keeper came to its end");
+        (clients, saboteur)
+    });
+    let (operations, faults) = (world.operations(), world.faults());
+    print("operations", &operations);
+    print("faults", &faults);
+    print("outcomes", &world.outcomes());
+    say(&format!("{} clients, {} rounds of faults, {:?}", clients.len(), saboteur.rounds, begun.elapsed()));
+
+    world.proxy.wait_until_idle();
+    invariants::settle(world);
+    invariants::check(world, &mut clients, &saboteur);
+    say(&format!("looked at everything after {:?}", begun.elapsed()));
+    let violations = world.violations();
+    assert!(
+        violations.is_empty(),
+        "{} violations with PG_STORAGE_FAULT_SEED={seed} PG_STORAGE_FAULT_OPERATIONS={target}:\n{}",
+        violations.len(),
+        violations.join("\n")
+    );
+    assert!(total(&operations) >= target && total(&faults) >= target / OPERATIONS_PER_FAULT);
+}
+
+/// A cluster whose sessions and clients reach the store through the proxy only.
+fn open(rng: &mut Rng) -> (&'static World, LocalStore) {
+    let store = LocalStore::start();
+    let proxy = FaultyStore::before(&store.access().endpoint);
+    let access = StoreAccess { endpoint: proxy.endpoint(), ..store.access().clone() };
+    let options = remote(&access)
+        .setting("max_prepared_transactions", "50")
+        .setting("pg_storage.deletion_delay", "0")
+        // A run may last longer than the usual lifetime; the uploads that expire ask for it.
+        .setting("pg_storage.upload_url_ttl", "86400")
+        .setting("pg_storage.connect_timeout", "1000")
+        .setting("pg_storage.request_timeout", "2000");
+    let cluster: &'static Cluster = Box::leak(Box::new(Cluster::start(options)));
+    let scene = Scene::on(cluster, store.access());
+    scene.shared_bucket();
+    (Box::leak(Box::new(World::new(cluster, scene, proxy, rng))), store)
+}
+
+/// One tenant after the other begins, so that buckets are provisioned all through the run.
+fn arrive(world: &'static World, rng: &mut Rng) -> Vec<Client> {
+    let mut arrived = Vec::new();
+    while !world.is_finishing() {
+        let tenant = format!("tenant{}", arrived.len());
+        let client = Client::new(world, "founder", &tenant, &["private", "public", "temp"], rng.fork());
+        arrived.push(client.work(12));
+    }
+    arrived
+}
+
+/// Breaks things until there was enough of everything.
+fn sabotage(mut saboteur: Saboteur, target: usize, begun: Instant) -> Saboteur {
+    let world = saboteur.world();
+    loop {
+        saboteur.act();
+        let (operations, faults) = (total(&world.operations()), total(&world.faults()));
+        if operations >= target && faults >= target / OPERATIONS_PER_FAULT && saboteur.rounds > 0 {
+            return saboteur;
+        }
+        let limit = Duration::from_secs(1200).max(Duration::from_millis(target as u64 * 120));
+        assert!(begun.elapsed() < limit, "after {limit:?} only {operations} operations and {faults} faults");
+    }
+}
