@@ -218,6 +218,8 @@ impl Client {
     fn believe(&mut self, id: &str, verdict: &Verdict) -> Vec<Effect> {
         let Some(upload) = self.ledger.uploads.get(id) else { return Vec::new() };
         let (file, ended) = (upload.ticket.file_id.clone(), Effect::Ended(id.to_owned()));
+        let contradictory =
+            upload.content.contradictory && upload.sent.iter().all(|sent| *sent == upload.content.sha256);
         self.world.ended(match verdict.status.as_str() {
             "uploaded" => "verdict: uploaded",
             "rejected" => "verdict: rejected",
@@ -225,8 +227,8 @@ impl Client {
             _ => "verdict: expired or aborted",
         });
         match verdict.status.as_str() {
-            "rejected" if upload.content.contradictory => vec![Effect::Gone(file, "rejected"), ended],
-            "uploaded" if !upload.content.contradictory => {
+            "rejected" if contradictory => vec![Effect::Gone(file, "rejected"), ended],
+            "uploaded" if !contradictory => {
                 if upload.sent.is_empty() {
                     self.world.violation(format!("upload {id} of {} is confirmed without a PUT", self.user));
                 }

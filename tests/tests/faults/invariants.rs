@@ -199,9 +199,10 @@ fn nothing_left_open(world: &World) {
         (
             "wrong counts",
             "SELECT count(*) FROM storage.bucket_usage u
-             WHERE (u.files, u.bytes) IS DISTINCT FROM
-                   (SELECT count(*), coalesce(sum(o.size), 0)::bigint
-                    FROM storage.files f JOIN storage.objects o ON o.id = f.object_id WHERE f.bucket_id = u.bucket_id)",
+             CROSS JOIN LATERAL (SELECT count(*) AS files, coalesce(sum(o.size), 0)::bigint AS bytes
+                                 FROM storage.files f JOIN storage.objects o ON o.id = f.object_id
+                                 WHERE f.bucket_id = u.bucket_id) AS counted
+             WHERE (u.files, u.bytes) IS DISTINCT FROM (counted.files, counted.bytes)",
         ),
     ] {
         let left: i64 = world.scene.value(query);

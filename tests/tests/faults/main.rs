@@ -24,8 +24,11 @@ use world::{Counts, World, total};
 
 const CLIENTS: usize = 8;
 
-/// One fault for so many operations, at least.
+/// At least one fault for so many operations.
 const OPERATIONS_PER_FAULT: usize = 50;
+
+/// At least one round of everything that can be done to processes for so many operations.
+const OPERATIONS_PER_ROUND: usize = 3500;
 
 /// Said to whoever watches, whether the test passes or not: the harness of Rust keeps what tests print to itself.
 fn say(line: &str) {
@@ -141,7 +144,8 @@ fn sabotage(mut saboteur: Saboteur, target: usize, begun: Instant) -> Saboteur {
     loop {
         saboteur.act();
         let (operations, faults) = (total(&world.operations()), total(&world.faults()));
-        if operations >= target && faults >= target / OPERATIONS_PER_FAULT && saboteur.rounds > 0 {
+        let rounds = 1 + target / OPERATIONS_PER_ROUND;
+        if operations >= target && faults >= target / OPERATIONS_PER_FAULT && saboteur.rounds >= rounds {
             return saboteur;
         }
         let limit = Duration::from_secs(1200).max(Duration::from_millis(target as u64 * 120));
