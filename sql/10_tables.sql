@@ -72,7 +72,8 @@ CREATE TABLE storage.physical_buckets (
     last_error         text,
     attempts           integer NOT NULL DEFAULT 0,
     next_attempt_at    timestamptz,
-    provisioned_at     timestamptz
+    provisioned_at     timestamptz,
+    emptied_at         timestamptz
 );
 CREATE INDEX physical_buckets_unready ON storage.physical_buckets (next_attempt_at)
     WHERE state <> 'ready' OR applied_generation < desired_generation;
@@ -89,6 +90,7 @@ COMMENT ON COLUMN storage.physical_buckets.applied_generation IS 'The generation
 COMMENT ON COLUMN storage.physical_buckets.steps IS 'Each provisioning step of the last attempt: applied, skipped and why, or failed and why; nothing after a failed step was tried.';
 COMMENT ON COLUMN storage.physical_buckets.allowed_origins IS 'Web origins (CORS) that the store was last given: those of all buckets on it.';
 COMMENT ON COLUMN storage.physical_buckets.last_error IS 'What went wrong last; NULL when the last attempt succeeded.';
+COMMENT ON COLUMN storage.physical_buckets.emptied_at IS 'When the store was last seen without it: what was recorded in it before is lost, and shared with no new file.';
 COMMENT ON COLUMN storage.physical_buckets.attempts IS 'Failed attempts since the last success.';
 COMMENT ON COLUMN storage.physical_buckets.next_attempt_at IS 'Not to be tried ahead of time before this.';
 COMMENT ON COLUMN storage.physical_buckets.provisioned_at IS 'When it was last brought to the wanted configuration.';

@@ -129,12 +129,15 @@ BEGIN
     IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
         RETURN false;
     END IF;
-    PERFORM FROM storage.objects o WHERE o.id = object_id AND NOT o.deleting FOR KEY SHARE;
+    PERFORM FROM storage.objects o
+    WHERE o.id = object_id AND NOT o.deleting
+      AND NOT EXISTS (SELECT FROM storage.physical_buckets p WHERE p.name = o.physical_name AND p.emptied_at >= o.created_at)
+    FOR KEY SHARE OF o;
     -- The count after the lock is the one that matters. It is what a collector in its caller's transaction leaves to
     -- go by when that rolls back: the bytes are gone, the row is back as it was, and no file uses it.
     RETURN FOUND AND EXISTS (SELECT FROM storage.files f WHERE f.object_id = live_object.object_id);
 END $$;
-COMMENT ON FUNCTION storage_private.live_object(uuid) IS 'Holds the object against collection; true when a file uses it and it is not being deleted. Always false under REPEATABLE READ and SERIALIZABLE.';
+COMMENT ON FUNCTION storage_private.live_object(uuid) IS 'Holds the object against collection; true when a file uses it, it is not being deleted, and its bucket was not lost since. Always false under REPEATABLE READ and SERIALIZABLE.';
 
 CREATE FUNCTION storage_private.finish_upload(upload storage.upload_requests, object_id uuid) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp

@@ -205,7 +205,8 @@ CREATE FUNCTION storage_private.mark_missing(physical text) RETURNS void
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
     UPDATE storage.physical_buckets p
-    SET state = 'pending', desired_generation = p.desired_generation + 1, last_error = 'The bucket is gone from the store.'
+    SET state = 'pending', desired_generation = p.desired_generation + 1, last_error = 'The bucket is gone from the store.',
+        emptied_at = clock_timestamp()
     WHERE p.name = $1
 $$;
 COMMENT ON FUNCTION storage_private.mark_missing(text) IS 'Records that the store no longer has a physical bucket; the next use makes it again.';

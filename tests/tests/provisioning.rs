@@ -624,8 +624,12 @@ fn a_bucket_that_vanished_is_noticed_when_confirming_and_made_again_on_the_next_
     for (scene, store) in [(counting, Some(store)), (Scene::garage(), None)] {
         let prefix = prefix_of(&scene);
         let mut ada = scene.user("ada");
+        let file = Upload::declared(b"was there").complete(&mut ada, b"was there");
         let lost = Upload::declared(b"lost").request(&mut ada);
         let name = bucket_of(lost.url());
+        for (bucket, key) in [scene.place_of_upload(&file.upload_id), scene.place_of_file(&file.file_id)] {
+            assert!(scene.at_store(Method::Delete, (&bucket, &key), &Headers::new(), &[]).is_success());
+        }
         eventually("an empty bucket to be deleted", Duration::from_secs(10), || {
             let answer = scene.at_store(Method::Delete, (&name, ""), &Headers::new(), &[]);
             answer.is_success().then_some(())
@@ -639,6 +643,8 @@ fn a_bucket_that_vanished_is_noticed_when_confirming_and_made_again_on_the_next_
         let again = Upload::declared(b"found").complete(&mut ada, b"found");
         assert_eq!(bucket_of(again.url()), name, "the recorded name wins");
         assert_eq!(on_record(&scene), [(name.clone(), "ready".to_owned(), true)]);
+        let same = Upload::declared(b"was there").request(&mut ada);
+        assert!(!same.deduplicated, "what went with the bucket is shared no more");
         // The old ticket is as good as new.
         assert!(lost.put(b"lost").is_success());
         assert_eq!(flow::confirm(&mut ada, &lost.upload_id).outcome(), ("uploaded", None));
