@@ -245,10 +245,11 @@ CREATE TABLE storage.object_deletions (
     created_at    timestamptz NOT NULL DEFAULT now(),
     queued_by     xid8 NOT NULL DEFAULT pg_current_xact_id()
 );
--- The queue of one physical bucket, in the order it is worked off; the two after it tell when there is work again.
+-- The queue of each physical bucket, in the order it is worked off. One by time alone would tempt the planner to look
+-- for one bucket's jobs among all others'.
 CREATE INDEX object_deletions_queue ON storage.object_deletions (physical_name, not_before, id);
-CREATE INDEX object_deletions_due ON storage.object_deletions (not_before);
 CREATE INDEX object_deletions_claimed ON storage.object_deletions (claimed_until) WHERE claimed_until IS NOT NULL;
+CREATE INDEX object_deletions_dead ON storage.object_deletions (id) WHERE attempts > 10;
 CREATE INDEX object_deletions_key ON storage.object_deletions (physical_name, key);
 COMMENT ON TABLE storage.object_deletions IS 'The outbox: keys to be removed from the store once the transaction that queued them has committed. Nothing is dropped; failures are repeated.';
 COMMENT ON COLUMN storage.object_deletions.id IS 'Its identity.';

@@ -51,7 +51,7 @@ COMMENT ON FUNCTION storage_private.begin_maintenance() IS
 'Refuses a pass where it would do harm. Errors: NOT_OWNER_OF_OBJECTS.';
 
 -- From bucket to bucket along the index, however many jobs each has.
-CREATE FUNCTION storage_private.due_buckets(due_by timestamptz) RETURNS TABLE (physical_name text, kept_by text)
+CREATE FUNCTION storage_private.queued_buckets() RETURNS SETOF text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
     WITH RECURSIVE queued(name) AS (
@@ -60,8 +60,16 @@ AS $$
         SELECT (SELECT min(d.physical_name) FROM storage.object_deletions d WHERE d.physical_name > q.name)
         FROM queued q WHERE q.name IS NOT NULL
     )
-    SELECT q.name, p.endpoint FROM queued q LEFT JOIN storage.physical_buckets p ON p.name = q.name
-    WHERE EXISTS (SELECT FROM storage.object_deletions d WHERE d.physical_name = q.name AND d.not_before <= $1)
+    SELECT q.name FROM queued q WHERE q.name IS NOT NULL
+$$;
+COMMENT ON FUNCTION storage_private.queued_buckets() IS 'The physical buckets that any deletion is queued for.';
+
+CREATE FUNCTION storage_private.due_buckets(due_by timestamptz) RETURNS TABLE (physical_name text, kept_by text)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT q.name, p.endpoint
+    FROM storage_private.queued_buckets() AS q(name) LEFT JOIN storage.physical_buckets p ON p.name = q.name
+    WHERE (SELECT min(d.not_before) FROM storage.object_deletions d WHERE d.physical_name = q.name) <= $1
 $$;
 COMMENT ON FUNCTION storage_private.due_buckets(timestamptz) IS
 'The physical buckets with deletions due by then, with the endpoint on record; NULL: nothing is recorded of the bucket.';
@@ -85,13 +93,17 @@ BEGIN
         SELECT d.id, d.not_before, d.key, d.attempts FROM storage.object_deletions d
         WHERE d.physical_name = bucket AND (d.not_before, d.id) > (after_due, after_id) AND d.not_before <= due_by
           AND (d.claimed_until IS NULL OR d.claimed_until <= clock_timestamp())
-          AND NOT EXISTS (SELECT FROM storage.object_deletions own
-                          WHERE own.physical_name = d.physical_name AND own.key = d.key AND own.queued_by = pg_current_xact_id())
-          AND NOT EXISTS (SELECT FROM storage.upload_requests u
-                          WHERE u.physical_name = d.physical_name AND u.object_key = d.key AND u.status = 'requested')
         ORDER BY d.not_before, d.id LIMIT max_jobs FOR UPDATE OF d SKIP LOCKED
     LOOP
         unused := false;
+        -- One by one: as parts of the query, the planner likes to answer these from whole tables.
+        IF EXISTS (SELECT FROM storage.object_deletions own
+                   WHERE own.physical_name = bucket AND own.key = object_key AND own.queued_by = pg_current_xact_id())
+           OR EXISTS (SELECT FROM storage.upload_requests u
+                      WHERE u.physical_name = bucket AND u.object_key = claim_deletions.object_key AND u.status = 'requested') THEN
+            RETURN NEXT;
+            CONTINUE;
+        END IF;
         SELECT o.id INTO found_object FROM storage.objects o
         WHERE o.physical_name = bucket AND o.key = object_key FOR UPDATE SKIP LOCKED;
         IF NOT FOUND AND EXISTS (SELECT FROM storage.objects o WHERE o.physical_name = bucket AND o.key = object_key) THEN
@@ -101,7 +113,7 @@ BEGIN
         ELSE
             unused := true;
             claimed_jobs := claimed_jobs || job_id;
-            claimed_objects := claimed_objects || found_object;
+            claimed_objects := claimed_objects || array_remove(ARRAY[found_object], NULL);
         END IF;
         RETURN NEXT;
     END LOOP;
@@ -147,7 +159,8 @@ CREATE FUNCTION storage_private.next_due(began timestamptz) RETURNS timestamptz
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT least(
-        (SELECT min(d.not_before) FROM storage.object_deletions d WHERE d.not_before > $1),
+        (SELECT min((SELECT min(d.not_before) FROM storage.object_deletions d WHERE d.physical_name = q.name AND d.not_before > $1))
+         FROM storage_private.queued_buckets() AS q(name)),
         (SELECT min(d.claimed_until) FROM storage.object_deletions d WHERE d.claimed_until > $1),
         (SELECT min(u.expires_at) FROM storage.upload_requests u WHERE u.status = 'requested' AND u.expires_at > $1),
         (SELECT min(f.expires_at) FROM storage.files f WHERE f.expires_at > $1))

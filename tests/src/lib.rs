@@ -22,6 +22,7 @@ mod scratch;
 mod sql;
 mod store;
 mod wait;
+pub mod worker;
 
 pub use black_hole::BlackHole;
 pub use cluster::{Cluster, Options, Stop, Witness};

@@ -194,6 +194,7 @@ fn no_level_hands_out_levels_or_runs_the_house() {
         "storage.revoke_access(current_user)",
         "storage.enable_default_policies(false)",
         "storage.run_maintenance()",
+        "storage.start_worker()",
         "storage.adopt_installation()",
         "storage.claim_events()",
         "storage.acknowledge_events('{1}')",
@@ -215,6 +216,7 @@ fn no_level_hands_out_levels_or_runs_the_house() {
         "bucket_usage",
         "deletion_queue",
         "provisioning_state",
+        "worker_state",
     ] {
         assert_eq!(
             refused(session.query(&format!("SELECT FROM storage.{relation}"), &[])).sqlstate,
@@ -222,7 +224,7 @@ fn no_level_hands_out_levels_or_runs_the_house() {
             "{relation}"
         );
     }
-    for table in ["policy_switch", "installation"] {
+    for table in ["policy_switch", "installation", "worker_passes"] {
         let query = format!("SELECT FROM storage_private.{table}");
         assert_eq!(refused(session.query(&query, &[])).sqlstate, "42501");
     }
