@@ -22,5 +22,6 @@ pub mod path;
 pub mod physical;
 pub mod policy;
 pub mod presign;
+pub mod rate;
 mod slug;
 pub mod upload;
