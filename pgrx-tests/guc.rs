@@ -27,6 +27,8 @@ mod tests {
             ("upload_url_ttl", "900", Some("s")),
             ("download_url_ttl", "3600", Some("s")),
             ("deletion_delay", "86400", Some("s")),
+            ("max_pending_uploads", "0", None),
+            ("upload_rate", "0", None),
             ("connect_timeout", "3000", Some("ms")),
             ("request_timeout", "30000", Some("ms")),
             ("max_attempts", "3", None),

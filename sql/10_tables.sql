@@ -37,8 +37,8 @@ COMMENT ON COLUMN storage.buckets.is_default IS 'The bucket meant when a call na
 COMMENT ON COLUMN storage.buckets.physical_name IS 'The bucket in the store; NULL until first use. An operator may preset it; then it is used verbatim.';
 COMMENT ON COLUMN storage.buckets.allowed_mime_types IS 'Types accepted, as type/subtype, type/* or */*; NULL or empty accepts all.';
 COMMENT ON COLUMN storage.buckets.max_file_size IS 'Largest file in bytes; NULL: pg_storage.max_file_size alone.';
-COMMENT ON COLUMN storage.buckets.max_total_size IS 'Sum of all files in bytes; NULL: no limit.';
-COMMENT ON COLUMN storage.buckets.max_file_count IS 'Number of files; NULL: no limit.';
+COMMENT ON COLUMN storage.buckets.max_total_size IS 'Sum of all files and pending uploads in bytes; NULL: no limit. Setting a bucket''s first limit, or dropping its last, waits for the transactions that are uploading to it.';
+COMMENT ON COLUMN storage.buckets.max_file_count IS 'Number of files and pending uploads; NULL: no limit. Set and dropped like max_total_size.';
 COMMENT ON COLUMN storage.buckets.allowed_origins IS 'Origins whose pages may use presigned URLs (CORS); NULL or empty: the tenant''s, else the server''s.';
 COMMENT ON COLUMN storage.buckets.upload_url_ttl IS 'Lifetime of upload URLs; NULL: pg_storage.upload_url_ttl.';
 COMMENT ON COLUMN storage.buckets.download_url_ttl IS 'Lifetime of download URLs; NULL: pg_storage.download_url_ttl.';
@@ -205,6 +205,7 @@ CREATE TABLE storage.upload_requests (
     CONSTRAINT upload_requests_placed CHECK (num_nulls(physical_name, object_key, final_key) IN (0, 3))
 );
 CREATE INDEX upload_requests_pending ON storage.upload_requests (expires_at) WHERE status = 'requested';
+CREATE INDEX upload_requests_pending_of_user ON storage.upload_requests (tenant_id, owner_id) WHERE status = 'requested';
 CREATE INDEX upload_requests_object_key ON storage.upload_requests (physical_name, object_key);
 CREATE INDEX upload_requests_bucket_id ON storage.upload_requests (bucket_id);
 COMMENT ON TABLE storage.upload_requests IS 'Attempts to bring bytes in. Being allowed to insert here is the permission to upload; the server fills every trusted column.';

@@ -79,38 +79,18 @@ END $$;
 COMMENT ON FUNCTION storage_private.shares_with(storage.buckets, storage.buckets) IS
 'Whether identical bytes of two buckets may be one object.';
 
--- What other rows have to say of a request. Reserved by the row of the request itself: pending ones count.
-CREATE FUNCTION storage_private.check_room(bucket_id uuid, new_size bigint, new_path text, uploader text) RETURNS void
+CREATE FUNCTION storage_private.check_path(bucket uuid, new_path text, uploader text) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
-DECLARE
-    b storage.buckets;
-    used record;
 BEGIN
-    SELECT * INTO STRICT b FROM storage.buckets WHERE id = bucket_id;
     IF EXISTS (SELECT FROM storage.files f
-               WHERE f.bucket_id = b.id AND f.path = new_path AND f.is_current AND f.owner_id <> uploader) THEN
+               WHERE f.bucket_id = bucket AND f.path = new_path AND f.is_current AND f.owner_id <> uploader) THEN
         PERFORM storage_private.refuse('PATH_TAKEN', 'another user''s file has this path',
-            format('Path %s in bucket %s.', new_path, b.id), 'Choose another path.');
-    END IF;
-    IF b.max_total_size IS NOT NULL OR b.max_file_count IS NOT NULL THEN
-        -- Of two requests for the last room the second waits for the first to commit.
-        PERFORM pg_advisory_xact_lock(hashtextextended(b.id::text, 5));
-        SELECT count(*) AS files, coalesce(sum(u.size), 0) AS bytes INTO used
-        FROM (SELECT f.size FROM storage.files f WHERE f.bucket_id = b.id
-              UNION ALL
-              SELECT r.size FROM storage.upload_requests r
-              WHERE r.bucket_id = b.id AND r.status = 'requested' AND r.expires_at > clock_timestamp()) u;
-        IF used.bytes + new_size > b.max_total_size OR used.files + 1 > b.max_file_count THEN
-            PERFORM storage_private.refuse('QUOTA_EXCEEDED', 'the bucket has no room for this file',
-                format('%s bytes in %s files and pending uploads; limits: %s bytes, %s files.', used.bytes, used.files,
-                       coalesce(b.max_total_size::text, 'no'), coalesce(b.max_file_count::text, 'no')),
-                'Delete files, abort pending uploads, or raise buckets.max_total_size or max_file_count.');
-        END IF;
+            format('Path %s in bucket %s.', new_path, bucket), 'Choose another path.');
     END IF;
 END $$;
-COMMENT ON FUNCTION storage_private.check_room(uuid, bigint, text, text) IS
-'Refuses an upload whose path is another user''s, or which exceeds the bucket''s quota. Errors: PATH_TAKEN, QUOTA_EXCEEDED.';
+COMMENT ON FUNCTION storage_private.check_path(uuid, text, text) IS
+'Refuses an upload whose path is another user''s. Errors: PATH_TAKEN.';
 
 -- Only an object that a file uses is alive: one without files is the collector's, whatever state it is in.
 --

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use pg_storage_core::policy::Access;
 use pgrx::prelude::*;
 
-use crate::{guc, preload};
+use crate::{catalog, guc, preload};
 
 /// Entries that share a hash; a look-up reads all of them.
 const WAYS: usize = 8;
@@ -261,8 +261,7 @@ pub fn forgettings(name: &str) -> u64 {
 ///
 /// A transaction with one snapshot for all its statements may have looked at what is no longer true, and keeps it to itself.
 pub fn put(endpoint: &str, name: &str, ready: Ready, seen: u64) {
-    // SAFETY: a plain read of a process-local variable on the main thread.
-    if unsafe { pg_sys::XactIsoLevel } >= pg_sys::XACT_REPEATABLE_READ as i32 {
+    if catalog::keeps_one_snapshot() {
         return;
     }
     let database = database();

@@ -155,6 +155,39 @@ fn owner() -> Result<pg_sys::Oid> {
     }
 }
 
+/// Whether all statements of this transaction see what its first one saw: REPEATABLE READ and SERIALIZABLE.
+pub fn keeps_one_snapshot() -> bool {
+    // SAFETY: a plain read of a process-local variable on the main thread.
+    unsafe { pg_sys::XactIsoLevel >= pg_sys::XACT_REPEATABLE_READ as i32 }
+}
+
+/// Runs `call` with a snapshot of now, also in a transaction that keeps an older one. It reaches functions that take the
+/// snapshot in force, which those labelled STABLE do, and only when called directly: SPI takes the transaction's.
+pub fn as_of_now<T>(call: impl FnOnce() -> T) -> T {
+    let _popped = Latest::push();
+    call()
+}
+
+/// The snapshot in force until dropped; an ERROR leaves that to the end of the (sub)transaction.
+struct Latest;
+
+impl Latest {
+    fn push() -> Self {
+        // SAFETY: what PostgreSQL's referential triggers look with; PushActiveSnapshot makes a copy of its own.
+        unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot()) };
+        Self
+    }
+}
+
+impl Drop for Latest {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            // SAFETY: ends what `push` began; whatever was pushed later has been popped.
+            unsafe { pg_sys::PopActiveSnapshot() };
+        }
+    }
+}
+
 /// A session-level advisory lock, given back when dropped: at the end of the network call it guards, not at commit.
 pub struct SessionLock(i64);
 

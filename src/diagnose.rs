@@ -5,7 +5,7 @@ use pg_storage_store::{CredentialSource, Store};
 
 use crate::config::{self, Config, Layout};
 use crate::error::{Failure, Result};
-use crate::{catalog, preload, provision, session, worker};
+use crate::{catalog, guc, preload, provision, session, worker};
 
 /// Whether a finding needs anybody.
 #[derive(Clone, Copy)]
@@ -41,6 +41,7 @@ pub fn run() -> Vec<Finding> {
     if !preload::read_only() {
         findings.push(maintained());
     }
+    findings.extend(rate());
     findings.extend(not_applied().unwrap_or_else(|failure| vec![failed("configuration_file", &failure)]));
     let config = match config::current() {
         Ok(config) => config,
@@ -114,6 +115,26 @@ fn maintained() -> Finding {
                  call storage.run_maintenance() regularly.",
             ),
         )
+    }
+}
+
+/// Who shares the limit on a user's uploads, where there is one.
+fn rate() -> Option<Finding> {
+    let rate = guc::UPLOAD_RATE.get();
+    if rate == 0 {
+        None
+    } else if preload::preloaded() {
+        let detail = format!("All sessions of a user together may ask for {rate} uploads a minute.");
+        Some(finding("upload_rate", Level::Ok, detail, None))
+    } else {
+        Some(finding(
+            "upload_rate",
+            Level::Warn,
+            format!(
+                "Each session may ask for {rate} uploads a minute: without preload they cannot share a limit."
+            ),
+            Some("Add pg_storage to shared_preload_libraries and restart."),
+        ))
     }
 }
 

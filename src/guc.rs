@@ -79,6 +79,11 @@ pub static DOWNLOAD_URL_TTL: GucSetting<i32> = GucSetting::<i32>::new(3600);
 pub static DELETION_DELAY: GucSetting<i32> = GucSetting::<i32>::new(86_400);
 /// Seconds that events are kept, acknowledged or not. The default lets a consumer be down for a week; 0 records none.
 pub static EVENT_RETENTION: GucSetting<i32> = GucSetting::<i32>::new(604_800);
+/// Uploads that a user may have pending. Default 0, no limit: what a request holds is a row, and it expires by itself.
+pub static MAX_PENDING_UPLOADS: GucSetting<i32> = GucSetting::<i32>::new(0);
+/// Uploads that a user may ask for in a minute, all at once or spread out. Default 0, no limit: an application that asks
+/// on behalf of users knows better who may ask how often.
+pub static UPLOAD_RATE: GucSetting<i32> = GucSetting::<i32>::new(0);
 /// Milliseconds a connection may take, TLS included.
 pub static CONNECT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(3_000);
 /// Milliseconds a call may take, all attempts included; for a stream, the longest silence.
@@ -493,6 +498,22 @@ fn define_limits() {
         0,
         i32::MAX,
         GucFlags::UNIT_S,
+    );
+    define_int(
+        c"pg_storage.max_pending_uploads",
+        c"Uploads that a user may have pending; 0: no limit.",
+        &MAX_PENDING_UPLOADS,
+        0,
+        i32::MAX,
+        GucFlags::default(),
+    );
+    define_int(
+        c"pg_storage.upload_rate",
+        c"Uploads that a user may ask for in a minute; 0: no limit.",
+        &UPLOAD_RATE,
+        0,
+        1_000_000,
+        GucFlags::default(),
     );
 }
 

@@ -5,6 +5,7 @@
 //! - [`api`]: what SQL calls; thin
 //! - [`upload`], [`download`], [`provision`], [`maintenance`], [`diagnose`]: one room for each thing users do
 //! - [`bucket`], [`catalog`], [`identity`], [`clock`]: rows, statements and who runs them, the caller, the time
+//! - [`limits`], [`rate`]: what a request is refused for though nothing is wrong with it
 //! - [`guc`], [`config`], [`session`]: settings, the same as one valid whole, and the client and signer made from them
 //! - [`cache`]: which physical buckets are known to be ready
 //! - [`wait`]: the only way to the network
@@ -29,9 +30,11 @@ mod download;
 mod error;
 mod guc;
 mod identity;
+mod limits;
 mod maintenance;
 mod preload;
 mod provision;
+mod rate;
 mod session;
 mod upload;
 mod wait;
@@ -48,7 +51,8 @@ extension_sql_file!("../sql/05_identity.sql", name = "identity", requires = [cla
 extension_sql_file!("../sql/10_tables.sql", name = "tables", requires = ["identity"]);
 extension_sql_file!("../sql/15_installation.sql", name = "installation", requires = ["tables"]);
 extension_sql_file!("../sql/25_settlement.sql", name = "settlement", requires = ["installation"]);
-extension_sql_file!("../sql/27_events.sql", name = "events", requires = ["settlement"]);
+extension_sql_file!("../sql/26_room.sql", name = "room", requires = ["settlement"]);
+extension_sql_file!("../sql/27_events.sql", name = "events", requires = ["room"]);
 extension_sql_file!("../sql/28_provisioning.sql", name = "provisioning", requires = ["events"]);
 extension_sql_file!("../sql/20_rules.sql", name = "rules", requires = ["provisioning"]);
 extension_sql_file!("../sql/30_policies.sql", name = "policies", requires = ["rules"]);
@@ -103,6 +107,7 @@ pub extern "C-unwind" fn _PG_init() {
     guc::define(preloading);
     if preloading && !preload::binary_upgrade() {
         cache::install();
+        rate::install();
         worker::install();
     }
 }

@@ -24,7 +24,7 @@ use crate::bucket::Bucket;
 use crate::clock::{Moment, lifetime};
 use crate::error::{Failure, OrRaise, Result};
 use crate::provision::{self, Ask, Place};
-use crate::{cache, catalog, config, guc, identity, session, wait};
+use crate::{cache, catalog, config, guc, limits, session, wait};
 
 /// What a caller says about a file to come.
 pub struct Declared<'a> {
@@ -113,12 +113,7 @@ pub fn admit(bucket: &Bucket, declared: &Declared<'_>) -> Result<Admission> {
             .hint("buckets.allowed_mime_types lists what it takes."));
     }
     agreement::declared_with_extension(filename.as_str(), &content_type)?;
-    if declared.path.is_some() || bucket.has_quota {
-        catalog::run_as_owner(
-            "SELECT storage_private.check_room($1, $2, $3, $4)",
-            &[bucket.id_datum().into(), declared.size.into(), declared.path.into(), identity::user()?.into()],
-        )?;
-    }
+    limits::admit(bucket, declared.size, declared.path)?;
 
     catalog::run_as_owner("SELECT storage_private.record_installation()", &[])?;
     let id = Uuid::new_v4();

@@ -6,6 +6,7 @@
 mod deletions;
 mod events;
 mod expiry;
+mod room;
 mod scope;
 
 pub use scope::Scope;
@@ -73,6 +74,7 @@ pub const TASKS: &[Task] = &[
     Task { name: "expiring files", run: expiry::files },
     Task { name: "announcing events", run: events::announce },
     Task { name: "removing events", run: events::remove },
+    Task { name: "compacting room", run: room::compact },
     Task { name: "deleting objects", run: deletions::run },
     Task { name: "provisioning ahead", run: provision::ahead },
 ];

@@ -128,6 +128,9 @@ fn every_function_pins_its_search_path_or_has_no_use_for_one() {
             "storage_private.queue_deleted_files",
             "storage_private.queue_deleted_requests",
             "storage_private.reapply_origins",
+            "storage_private.release_deleted_files",
+            "storage_private.release_deleted_requests",
+            "storage_private.reset_room",
         ]
     );
     let callable = "SELECT oid::regproc::text FROM pg_proc

@@ -224,7 +224,7 @@ fn no_level_hands_out_levels_or_runs_the_house() {
             "{relation}"
         );
     }
-    for table in ["policy_switch", "installation", "worker_passes"] {
+    for table in ["policy_switch", "installation", "worker_passes", "room", "released_room"] {
         let query = format!("SELECT FROM storage_private.{table}");
         assert_eq!(refused(session.query(&query, &[])).sqlstate, "42501");
     }

@@ -1,0 +1,10 @@
+//! Room that was given back is folded into one row for each bucket.
+
+use super::{Report, Scope};
+use crate::catalog;
+use crate::error::Result;
+
+/// Folds what was released; requests under way wait for it no longer than a statement.
+pub fn compact(scope: Scope, _report: &mut Report) -> Result<()> {
+    scope.step(|| catalog::run_as_owner("SELECT storage_private.compact_room()", &[]))
+}

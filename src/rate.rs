@@ -1,0 +1,81 @@
+//! How many uploads a user may ask for in a minute: token buckets in shared memory, so that all sessions of a user draw
+//! from one. Without preload each session has buckets of its own, and `storage.check()` says so.
+//!
+//! A token that was taken is gone, also when the transaction rolls back: what is limited is asking. After a crash of the
+//! server all buckets are full.
+
+#![allow(unsafe_code)]
+
+use std::cell::RefCell;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use pg_storage_core::error::Token;
+use pg_storage_core::rate::{Set, take};
+use pgrx::prelude::*;
+use pgrx::{PGRXSharedMemory, PgLwLock, pg_shmem_init};
+
+use crate::error::{Failure, Result};
+use crate::{guc, preload};
+
+/// Sets of the shared table, eight buckets each: 16 384 users that were active within a minute, in 272 KiB.
+const SHARED_SETS: usize = 2048;
+/// Sets of a session that has its table to itself, which serves few users.
+const PRIVATE_SETS: usize = 64;
+
+#[derive(Clone, Copy)]
+struct Table([Set; SHARED_SETS]);
+
+// SAFETY: numbers only.
+unsafe impl PGRXSharedMemory for Table {}
+
+static SHARED: PgLwLock<Table> = unsafe { PgLwLock::new(c"pg_storage upload rates") };
+
+thread_local! {
+    static PRIVATE: RefCell<Vec<Set>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Asks for shared memory while preloading.
+pub fn install() {
+    pg_shmem_init!(SHARED = Table([Set::EMPTY; SHARED_SETS]));
+}
+
+/// Takes one upload from what the user has left, where `pg_storage.upload_rate` limits that.
+///
+/// # Errors
+/// `RATE_LIMIT`; nothing was taken then.
+pub fn spend(tenant: &str, user: &str) -> Result<()> {
+    let rate = guc::UPLOAD_RATE.get().unsigned_abs();
+    if rate == 0 {
+        return Ok(());
+    }
+    // SAFETY: a plain read of a process-local variable on the main thread.
+    let database = unsafe { pg_sys::MyDatabaseId }.to_u32();
+    let mut hasher = DefaultHasher::new();
+    (database, tenant, user).hash(&mut hasher);
+    let (owner, now) = (hasher.finish(), monotonic());
+    let taken = if preload::preloaded() {
+        // Held for one look at a set; nothing in between calls PostgreSQL.
+        take(&mut SHARED.exclusive().0, owner, now, rate)
+    } else {
+        PRIVATE.with_borrow_mut(|table| {
+            table.resize(PRIVATE_SETS, Set::EMPTY);
+            take(table, owner, now, rate)
+        })
+    };
+    taken.map_err(|wait| {
+        Failure::new(Token::RateLimit, "too many uploads were asked for")
+            .detail(format!(
+                "pg_storage.upload_rate allows {rate} a minute; the next is possible in {} seconds.",
+                wait.as_secs() + 1
+            ))
+            .hint("Ask again later.")
+    })
+}
+
+/// Nanoseconds of a clock that all processes share and that nobody sets.
+fn monotonic() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: fills the structure; CLOCK_MONOTONIC exists wherever PostgreSQL runs, and the call has no other way to fail.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs()
+}
