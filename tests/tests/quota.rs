@@ -304,7 +304,7 @@ fn the_ledger_equals_a_count_after_many_sessions_did_everything_at_once() {
             });
         }
         for _ in 0..10 {
-            scene.superuser().batch_execute("SELECT storage_private.expire_uploads()").unwrap();
+            scene.superuser().batch_execute("SELECT storage_private.expire_uploads(1000)").unwrap();
             scene.superuser().batch_execute("SELECT storage_private.compact_room()").unwrap();
             thread::sleep(Duration::from_millis(100));
         }
@@ -313,7 +313,7 @@ fn the_ledger_equals_a_count_after_many_sessions_did_everything_at_once() {
     assert_eq!(ledger, count);
     // Those past their time hold no room, but are counted until somebody ends them.
     thread::sleep(Duration::from_millis(1100));
-    scene.superuser().batch_execute("SELECT storage_private.expire_uploads()").unwrap();
+    scene.superuser().batch_execute("SELECT storage_private.expire_uploads(1000)").unwrap();
     let (ledger, count) = ledger_and_count(&scene);
     assert_eq!(ledger, count);
     assert!(count.0 > 0 && count.0 <= 20 && count.1 <= 1500, "{count:?}");
@@ -559,7 +559,7 @@ fn a_restored_dump_counts_on_first_use() {
     assert_eq!(refused(restored.batch_execute(&setting)).sqlstate, "42501");
     copy.superuser()
         .batch_execute(&format!(
-            "ALTER DATABASE {} SET pg_storage.bucket_prefix = '{}'",
+            "SELECT storage.adopt_installation(); ALTER DATABASE {} SET pg_storage.bucket_prefix = '{}'",
             copy.name(),
             scene.prefix
         ))
