@@ -108,7 +108,8 @@ COMMENT ON COLUMN storage.store_capabilities.probed_at IS 'When it was tried.';
 CREATE TABLE storage.objects (
     id            uuid PRIMARY KEY DEFAULT gen_random_uuid(),
     physical_name text NOT NULL,
-    key           text NOT NULL,
+    -- Here and below: the order of the bytes, in which stores list keys.
+    key           text COLLATE "C" NOT NULL,
     bucket_id     uuid REFERENCES storage.buckets ON DELETE SET NULL,
     sha256        bytea CHECK (length(sha256) = 32),
     size          bigint NOT NULL CHECK (size > 0),
@@ -189,8 +190,8 @@ CREATE TABLE storage.upload_requests (
     size          bigint NOT NULL,
     sha256        text,
     physical_name text,
-    object_key    text,
-    final_key     text,
+    object_key    text COLLATE "C",
+    final_key     text COLLATE "C",
     direct        boolean NOT NULL,
     create_only   boolean NOT NULL,
     method        text NOT NULL DEFAULT 'PUT' CHECK (method IN ('PUT')),
@@ -237,7 +238,7 @@ COMMENT ON COLUMN storage.upload_requests.finished_at IS 'When it reached its fi
 CREATE TABLE storage.object_deletions (
     id            bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
     physical_name text NOT NULL,
-    key           text NOT NULL,
+    key           text COLLATE "C" NOT NULL,
     reason        text NOT NULL,
     not_before    timestamptz NOT NULL,
     claimed_until timestamptz,
@@ -256,7 +257,7 @@ COMMENT ON TABLE storage.object_deletions IS 'The outbox: keys to be removed fro
 COMMENT ON COLUMN storage.object_deletions.id IS 'Its identity.';
 COMMENT ON COLUMN storage.object_deletions.physical_name IS 'The bucket in the store.';
 COMMENT ON COLUMN storage.object_deletions.key IS 'The key to be removed, unless a file uses it again by then.';
-COMMENT ON COLUMN storage.object_deletions.reason IS 'Why it was queued: file deleted, upload rejected, expired, aborted, staged bytes or late bytes.';
+COMMENT ON COLUMN storage.object_deletions.reason IS 'Why it was queued: file deleted, upload rejected, expired, aborted, staged bytes, late bytes or orphan.';
 COMMENT ON COLUMN storage.object_deletions.not_before IS 'Not to be removed before this.';
 COMMENT ON COLUMN storage.object_deletions.claimed_until IS 'A collector is at it and has until then; after that, any may take it. NULL: nobody is.';
 COMMENT ON COLUMN storage.object_deletions.attempts IS 'Failed attempts so far.';

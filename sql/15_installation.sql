@@ -11,7 +11,13 @@ COMMENT ON TABLE storage_private.installation IS 'The database that owns the obj
 COMMENT ON COLUMN storage_private.installation.system_identifier IS 'Of the cluster; a standby and a promoted one have the same.';
 COMMENT ON COLUMN storage_private.installation.database IS 'Of the database in it; renaming does not change it.';
 
+CREATE TABLE storage_private.former_installations (LIKE storage_private.installation);
+COMMENT ON TABLE storage_private.former_installations IS 'The databases that owned the objects before adopt_installation(): what they brought in is this one''s now. Dumped.';
+COMMENT ON COLUMN storage_private.former_installations.system_identifier IS 'Of the cluster.';
+COMMENT ON COLUMN storage_private.former_installations.database IS 'Of the database in it.';
+
 SELECT pg_catalog.pg_extension_config_dump('storage_private.installation', '');
+SELECT pg_catalog.pg_extension_config_dump('storage_private.former_installations', '');
 
 CREATE FUNCTION storage_private.this_installation() RETURNS storage_private.installation
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
@@ -63,6 +69,9 @@ LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     PERFORM storage_private.require_writable();
+    INSERT INTO storage_private.former_installations
+    SELECT i.* FROM storage_private.installation i
+    EXCEPT (SELECT f.* FROM storage_private.former_installations f UNION SELECT t.* FROM storage_private.this_installation() t);
     DELETE FROM storage_private.installation;
     INSERT INTO storage_private.installation SELECT i.* FROM storage_private.this_installation() i;
 END $$;

@@ -34,17 +34,25 @@ AS $$
 $$;
 COMMENT ON FUNCTION storage_private.expire_files(integer) IS 'Deletes files whose time is over, so many at most and none that somebody holds; returns how many.';
 
-CREATE FUNCTION storage_private.begin_maintenance() RETURNS void
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+CREATE FUNCTION storage_private.require_fresh_snapshots() RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    -- The count after the lock must see what was committed before it, and an older snapshot does not.
     IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
         RAISE EXCEPTION 'files cannot be counted in a transaction that is %', upper(current_setting('transaction_isolation'))
             USING ERRCODE = 'active_sql_transaction',
                   DETAIL = 'Its snapshot does not show the files that were made since it began.',
                   HINT = 'Run maintenance in a transaction that is READ COMMITTED.';
     END IF;
+END $$;
+COMMENT ON FUNCTION storage_private.require_fresh_snapshots() IS 'Refuses to go on over a snapshot that hides what others have committed since.';
+
+CREATE FUNCTION storage_private.begin_maintenance() RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    -- The count after the lock must see what was committed before it, and an older snapshot does not.
+    PERFORM storage_private.require_fresh_snapshots();
     PERFORM storage_private.require_ownership();
 END $$;
 COMMENT ON FUNCTION storage_private.begin_maintenance() IS

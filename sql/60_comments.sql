@@ -30,6 +30,7 @@ COMMENT ON FUNCTION storage_private.provision(uuid) IS
 COMMENT ON FUNCTION storage_private.inspect_bucket(uuid) IS
 'What the store says of the physical bucket of a bucket that the caller can see. Errors: BUCKET_NOT_FOUND.';
 COMMENT ON FUNCTION storage_private.maintain() IS 'One pass of everything the worker does.';
+COMMENT ON FUNCTION storage_private.scan(text, interval, boolean) IS 'Compares a physical bucket with the tables, both ways, a page at a time.';
 COMMENT ON FUNCTION storage_private.diagnose() IS 'Findings about settings, store and what it enforces.';
 COMMENT ON FUNCTION storage_private.cache_statistics() IS 'Counters of the cache of provisioned buckets.';
 COMMENT ON FUNCTION storage_private.cache_entries() IS 'Entries of the cache that belong to this database.';

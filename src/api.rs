@@ -16,8 +16,10 @@ mod storage_private {
     use pgrx::{JsonB, Uuid};
 
     use crate::bucket::Bucket;
+    use crate::clock::Moment;
     use crate::download::{self, Wish};
     use crate::error::{Failure, OrRaise, Result};
+    use crate::orphans::{self, Repair};
     use crate::provision::{self, Ask};
     use crate::upload::{self, Declared};
     use crate::{cache, config, diagnose, guc, identity, maintenance, preload, session, wait, worker};
@@ -377,6 +379,35 @@ mod storage_private {
     #[pg_extern(volatile)]
     fn wake_worker() {
         worker::wake::at_commit();
+    }
+
+    /// Compares a physical bucket with the tables, both ways, a page at a time.
+    #[allow(clippy::type_complexity)]
+    #[pg_extern(volatile)]
+    fn scan(
+        physical_name: Option<&str>,
+        min_age: Interval,
+        repair: bool,
+    ) -> TableIterator<
+        'static,
+        (
+            name!(kind, String),
+            name!(key, String),
+            name!(object_id, Option<Uuid>),
+            name!(size, i64),
+            name!(last_modified, Option<TimestampWithTimeZone>),
+            name!(queued, bool),
+        ),
+    > {
+        let repair = if repair { Repair::Waiting } else { Repair::Not };
+        let findings =
+            orphans::findings(physical_name.unwrap_or_default(), min_age, repair).or_raise().map(|finding| {
+                let finding = finding.or_raise();
+                let modified = finding.last_modified.and_then(|time| Moment::of_system(time).column().ok());
+                let kind = finding.kind.as_str().to_owned();
+                (kind, finding.key, finding.object, finding.size, modified, finding.queued)
+            });
+        TableIterator::new(findings)
     }
 
     /// Findings about settings, store and what it enforces.

@@ -2,7 +2,7 @@
 
 #![allow(unsafe_code)]
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use pg_storage_core::error::{Invalid, Token};
 use pg_storage_core::lifetime::check_expiry;
@@ -30,6 +30,18 @@ impl Moment {
     /// The moment a column holds.
     pub fn of(column: TimestampWithTimeZone) -> Self {
         Self(column.into())
+    }
+
+    /// What a clock that counts from 1970 shows.
+    pub fn of_system(time: SystemTime) -> Self {
+        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let micros = i64::try_from(since.as_micros()).unwrap_or(i64::MAX);
+        Self(micros.saturating_sub(POSTGRES_EPOCH * MICROS))
+    }
+
+    /// This moment by a clock that is `seconds` ahead; behind, if they are negative.
+    pub fn shifted(self, seconds: i64) -> Self {
+        Self(self.0.saturating_add(seconds.saturating_mul(MICROS)))
     }
 
     /// This moment and `seconds` more.

@@ -84,6 +84,12 @@ pub static MAX_PENDING_UPLOADS: GucSetting<i32> = GucSetting::<i32>::new(0);
 /// Uploads that a user may ask for in a minute, all at once or spread out. Default 0, no limit: an application that asks
 /// on behalf of users knows better who may ask how often.
 pub static UPLOAD_RATE: GucSetting<i32> = GucSetting::<i32>::new(0);
+/// Seconds between two comparisons of a physical bucket with the tables. The default finds within a day what a ROLLBACK
+/// left in the store; 0: never.
+pub static RECONCILE_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(86_400);
+/// Seconds that bytes without a row are left alone. The default leaves a day to notice that rows were lost, and is far
+/// beyond what clocks differ by.
+pub static ORPHAN_MIN_AGE: GucSetting<i32> = GucSetting::<i32>::new(86_400);
 /// Milliseconds a connection may take, TLS included.
 pub static CONNECT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(3_000);
 /// Milliseconds a call may take, all attempts included; for a stream, the longest silence.
@@ -514,6 +520,22 @@ fn define_limits() {
         0,
         1_000_000,
         GucFlags::default(),
+    );
+    define_int(
+        c"pg_storage.reconcile_interval",
+        c"Time between two comparisons of a physical bucket with the tables; 0: never.",
+        &RECONCILE_INTERVAL,
+        0,
+        i32::MAX,
+        GucFlags::UNIT_S,
+    );
+    define_int(
+        c"pg_storage.orphan_min_age",
+        c"Time that bytes without a row are left alone.",
+        &ORPHAN_MIN_AGE,
+        0,
+        i32::MAX,
+        GucFlags::UNIT_S,
     );
 }
 

@@ -3,9 +3,10 @@
 //! SQL is the public face (`sql/`), Rust the private hands:
 //!
 //! - [`api`]: what SQL calls; thin
-//! - [`upload`], [`download`], [`provision`], [`maintenance`], [`diagnose`]: one room for each thing users do
+//! - [`upload`], [`download`], [`provision`], [`maintenance`], [`orphans`], [`diagnose`]: one room for each thing users do
 //! - [`bucket`], [`catalog`], [`identity`], [`clock`]: rows, statements and who runs them, the caller, the time
 //! - [`limits`], [`rate`]: what a request is refused for though nothing is wrong with it
+//! - [`installation`]: which database this is
 //! - [`guc`], [`config`], [`session`]: settings, the same as one valid whole, and the client and signer made from them
 //! - [`cache`]: which physical buckets are known to be ready
 //! - [`wait`]: the only way to the network
@@ -30,8 +31,10 @@ mod download;
 mod error;
 mod guc;
 mod identity;
+mod installation;
 mod limits;
 mod maintenance;
+mod orphans;
 mod preload;
 mod provision;
 mod rate;
@@ -58,11 +61,11 @@ extension_sql_file!("../sql/20_rules.sql", name = "rules", requires = ["provisio
 extension_sql_file!("../sql/30_policies.sql", name = "policies", requires = ["rules"]);
 extension_sql_file!("../sql/40_api.sql", name = "public_api", requires = ["policies"]);
 extension_sql_file!("../sql/45_maintenance.sql", name = "maintenance", requires = ["public_api"]);
+extension_sql_file!("../sql/47_orphans.sql", name = "orphans", requires = ["maintenance"]);
 extension_sql_file!(
     "../sql/50_operations.sql",
     name = "operations",
-    requires =
-        ["maintenance", start_worker, wake_worker, cache_statistics, cache_entries, clear_cache, diagnose]
+    requires = ["orphans", start_worker, wake_worker, cache_statistics, cache_entries, clear_cache, diagnose]
 );
 extension_sql_file!(
     "../sql/60_comments.sql",
@@ -88,6 +91,7 @@ extension_sql_file!(
         provision,
         inspect_bucket,
         maintain,
+        scan,
         diagnose,
         cache_statistics,
         cache_entries,

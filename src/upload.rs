@@ -24,7 +24,7 @@ use crate::bucket::Bucket;
 use crate::clock::{Moment, lifetime};
 use crate::error::{Failure, OrRaise, Result};
 use crate::provision::{self, Ask, Place};
-use crate::{cache, catalog, config, guc, limits, session, wait};
+use crate::{cache, catalog, config, guc, installation, limits, session, wait};
 
 /// What a caller says about a file to come.
 pub struct Declared<'a> {
@@ -116,7 +116,7 @@ pub fn admit(bucket: &Bucket, declared: &Declared<'_>) -> Result<Admission> {
     limits::admit(bucket, declared.size, declared.path)?;
 
     catalog::run_as_owner("SELECT storage_private.record_installation()", &[])?;
-    let id = Uuid::new_v4();
+    let id = installation::maker().upload_id();
     let place = provision::known(bucket)?.map(|place| Placed::new(bucket, place, digest.as_ref(), &id));
     let created_at = Moment::now();
     Ok(Admission {

@@ -6,6 +6,7 @@
 mod deletions;
 mod events;
 mod expiry;
+mod reconcile;
 mod room;
 mod scope;
 
@@ -77,6 +78,8 @@ pub const TASKS: &[Task] = &[
     Task { name: "compacting room", run: room::compact },
     Task { name: "deleting objects", run: deletions::run },
     Task { name: "provisioning ahead", run: provision::ahead },
+    // Last: what it finds has waited for a day, and a large bucket takes its time.
+    Task { name: "comparing the store with the tables", run: reconcile::run },
 ];
 
 /// Refuses a pass where it would do harm: in a copy of the database, or over an old snapshot.

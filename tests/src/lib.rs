@@ -15,6 +15,7 @@ pub mod flow;
 mod garage;
 pub mod http;
 mod local_store;
+pub mod orphans;
 pub mod process;
 mod rng;
 pub mod scene;

@@ -1,6 +1,6 @@
 //! Object keys. Only the server makes keys; no part of one is taken from a client as it came.
 
-use uuid::Uuid;
+use uuid::{Builder, Uuid};
 
 use crate::digest::Digest;
 use crate::slug::{fingerprint, slug};
@@ -43,6 +43,53 @@ pub fn undeclared_key(tenant: &str, bucket_id: &Uuid, upload_id: &Uuid) -> Strin
 /// The key under which bytes arrive that have to be read before they are believed: `staging/{tenant}/{upload id}`.
 pub fn staging_key(tenant: &str, upload_id: &Uuid) -> String {
     format!("{STAGING}/{}/{upload_id}", tenant_segment(tenant))
+}
+
+/// The database that makes keys. Several may share a physical bucket: those of one cluster the local store's, those of
+/// an operator a fixed one, a copy its original's. So every key tells who made it, in the upload id that ends it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Maker([u8; 6]);
+
+impl Maker {
+    /// The database with this oid in the cluster with this system identifier.
+    pub fn new(system_identifier: u64, database: u32) -> Self {
+        let mark = fingerprint(&[&system_identifier.to_string(), &database.to_string()]);
+        let mut bytes = [0; 6];
+        for (byte, digits) in bytes.iter_mut().zip(mark.as_bytes().chunks(2)) {
+            // A fingerprint is twelve hexadecimal digits.
+            *byte =
+                std::str::from_utf8(digits).ok().and_then(|d| u8::from_str_radix(d, 16).ok()).unwrap_or(0);
+        }
+        Self(bytes)
+    }
+
+    /// A new upload id: a UUID of version 8 that begins with this maker's mark and is random otherwise.
+    pub fn upload_id(self) -> Uuid {
+        let mut bytes = *Uuid::new_v4().as_bytes();
+        for (byte, mark) in bytes.iter_mut().zip(self.0) {
+            *byte = mark;
+        }
+        Builder::from_custom_bytes(bytes).into_uuid()
+    }
+
+    /// Whether an upload id is one of this maker's.
+    pub fn made(self, upload_id: &Uuid) -> bool {
+        upload_id.get_version_num() == 8 && upload_id.as_bytes().starts_with(&self.0)
+    }
+}
+
+/// The upload whose bytes a key holds, staged or final; `None` for what is not a key of ours.
+pub fn upload_of(key: &str) -> Option<Uuid> {
+    let mut segments = key.rsplit('/');
+    let last = segments.next()?;
+    let id = if is_attempt(last) { segments.next()? } else { last };
+    // Only as keys spell it: a parser that takes other spellings would take other keys for ours.
+    Uuid::try_parse(id).ok().filter(|upload| upload.hyphenated().to_string() == id)
+}
+
+/// Whether a key's last segment is that of a copy made by one attempt to confirm.
+fn is_attempt(segment: &str) -> bool {
+    segment.len() == 8 && segment.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 #[cfg(test)]
@@ -95,6 +142,30 @@ mod tests {
         );
         assert_eq!(staging_key("acme", &upload), "staging/acme/00000000-0000-0000-0000-000000000002");
         assert_eq!(staging_key("staging", &upload).split('/').count(), 3);
+    }
+
+    #[test]
+    fn a_key_tells_its_upload_and_its_maker() {
+        let (ours, theirs) = (Maker::new(7_000_000_000, 5), Maker::new(7_000_000_000, 16_384));
+        let upload = ours.upload_id();
+        assert!(ours.made(&upload) && !theirs.made(&upload) && ours.upload_id() != upload);
+        assert!(!ours.made(&Uuid::new_v4()));
+        let bucket = Uuid::from_u128(1);
+        let keys = [
+            content_key("acme", &bucket, &Digest::of(b""), &upload),
+            undeclared_key("acme", &bucket, &upload),
+            format!("app/private/{}", staging_key("a/b", &upload)),
+            format!("{}/0123abcd", undeclared_key("acme", &bucket, &upload)),
+        ];
+        for key in keys {
+            assert_eq!(upload_of(&key), Some(upload), "{key}");
+        }
+        let spelt = upload.simple().to_string();
+        for foreign in
+            ["", "/", "photo.jpg", "a/0123abcd", &format!("a/{spelt}"), &format!("{upload}/0123ABCD")]
+        {
+            assert_eq!(upload_of(foreign), None, "{foreign}");
+        }
     }
 
     proptest! {
