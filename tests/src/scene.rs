@@ -220,18 +220,18 @@ impl Scene {
     }
 
     /// Any request to the store behind the extension's back, signed with the store's own credentials.
-    pub fn at_store(
-        &self,
-        method: Method,
-        (bucket, key): (&str, &str),
-        headers: &Headers,
-        body: &[u8],
-    ) -> Response {
-        let url = self.url_at_store(method, (bucket, key), headers, &[]);
+    pub fn at_store(&self, method: Method, place: (&str, &str), headers: &Headers, body: &[u8]) -> Response {
+        let url = self.url_at_store(method, place, headers, &[]);
         match method {
             Method::Put => http::put(&url, headers, body),
             _ => http::request(method.as_str(), &url, headers),
         }
+    }
+
+    /// The same without headers or a body, about a sub-resource: `[("uploads", "")]`.
+    pub fn ask_store(&self, method: Method, place: (&str, &str), query: &[(&str, &str)]) -> Response {
+        let url = self.url_at_store(method, place, &Headers::new(), query);
+        http::request(method.as_str(), &url, &Headers::new())
     }
 
     /// Everything in a bucket of the store: keys with their sizes.

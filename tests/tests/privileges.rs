@@ -195,6 +195,7 @@ fn no_level_hands_out_levels_or_runs_the_house() {
         "storage.enable_default_policies(false)",
         "storage.run_maintenance()",
         "storage.start_worker()",
+        "storage.scan_orphans('any')",
         "storage.adopt_installation()",
         "storage.claim_events()",
         "storage.acknowledge_events('{1}')",
@@ -224,7 +225,15 @@ fn no_level_hands_out_levels_or_runs_the_house() {
             "{relation}"
         );
     }
-    for table in ["policy_switch", "installation", "worker_passes", "room", "released_room"] {
+    for table in [
+        "policy_switch",
+        "installation",
+        "former_installations",
+        "reconciliations",
+        "worker_passes",
+        "room",
+        "released_room",
+    ] {
         let query = format!("SELECT FROM storage_private.{table}");
         assert_eq!(refused(session.query(&query, &[])).sqlstate, "42501");
     }
