@@ -171,10 +171,12 @@ AS $$
          FROM storage_private.queued_buckets() AS q(name)),
         (SELECT min(d.claimed_until) FROM storage.object_deletions d WHERE d.claimed_until > $1),
         (SELECT min(u.expires_at) FROM storage.upload_requests u WHERE u.status = 'requested' AND u.expires_at > $1),
-        (SELECT min(f.expires_at) FROM storage.files f WHERE f.expires_at > $1))
+        (SELECT min(f.expires_at) FROM storage.files f WHERE f.expires_at > $1),
+        (SELECT min(p.next_attempt_at) FROM storage.physical_buckets p
+         WHERE (p.state <> 'ready' OR p.applied_generation < p.desired_generation) AND p.next_attempt_at > $1))
 $$;
 COMMENT ON FUNCTION storage_private.next_due(timestamptz) IS
-'When the first job or expiry after the beginning of a pass is due; NULL: nothing is.';
+'When the first job, expiry or attempt after the beginning of a pass is due; NULL: none is. Retention of events is left to the usual interval.';
 
 CREATE FUNCTION storage_private.record_pass(report bigint[], error text, next_pass timestamptz) RETURNS void
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
@@ -202,6 +204,12 @@ END $$;
 COMMENT ON FUNCTION storage_private.wake_at_commit() IS 'Trigger: there is work for the worker once this transaction commits.';
 
 CREATE TRIGGER wake_at_commit AFTER INSERT ON storage.object_deletions
+FOR EACH STATEMENT EXECUTE FUNCTION storage_private.wake_at_commit();
+
+CREATE TRIGGER wake_at_commit AFTER INSERT ON storage.events
+FOR EACH STATEMENT EXECUTE FUNCTION storage_private.wake_at_commit();
+
+CREATE TRIGGER wake_at_commit AFTER INSERT OR UPDATE ON storage.physical_buckets
 FOR EACH STATEMENT EXECUTE FUNCTION storage_private.wake_at_commit();
 
 CREATE FUNCTION storage.start_worker() RETURNS integer

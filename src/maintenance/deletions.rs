@@ -4,7 +4,7 @@
 //! between costs the batch one lease. No key comes back to life meanwhile, see `storage_private.live_object()`.
 
 use std::hash::{BuildHasher, RandomState};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pg_storage_core::backoff;
 use pg_storage_store::{ErrorKind, MAX_DELETE_BATCH, S3Store, Store, StoreError};
@@ -41,6 +41,9 @@ struct Job {
     attempts: i32,
 }
 
+/// How long the worker deletes before its other tasks have their turn.
+const TURN: Duration = Duration::from_secs(30);
+
 /// What the store said of a job.
 type Outcome = std::result::Result<(), String>;
 
@@ -49,9 +52,14 @@ type Outcome = std::result::Result<(), String>;
 /// One batch of each bucket after the other, so that none waits for another's million; a bucket that fails as a whole is
 /// left for the next pass.
 pub fn run(scope: Scope, report: &mut Report) -> Result<()> {
+    let turn = Instant::now();
     let began = Moment::now().column()?;
     let mut queues = scope.step(|| due_queues(began))?;
     while !queues.is_empty() {
+        if scope == Scope::Own && turn.elapsed() > TURN {
+            report.unfinished = true;
+            break;
+        }
         let mut unfinished = Vec::new();
         for mut queue in queues {
             if work_off(scope, &mut queue, began, report)? == Progress::More {

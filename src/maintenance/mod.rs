@@ -40,6 +40,8 @@ pub struct Report {
     pub events_announced: i64,
     /// Events past their time removed.
     pub events_removed: i64,
+    /// Whether a task ended its turn before its work: the worker goes on with the next pass at once.
+    pub unfinished: bool,
 }
 
 impl Report {
@@ -81,6 +83,38 @@ pub const TASKS: &[Task] = &[
     // Last: what it finds has waited for a day, and a large bucket takes its time.
     Task { name: "comparing the store with the tables", run: reconcile::run },
 ];
+
+/// Rows of one step: few enough that nobody waits long for a row it has locked.
+const BATCH: i32 = 1000;
+
+/// Steps of one task in one pass, so that the other tasks have their turn.
+const MOST_STEPS: u32 = 100;
+
+/// Runs a statement that takes the size of a batch and tells how many of it it did, until one is not full.
+fn in_steps(
+    scope: Scope,
+    statement: &'static str,
+    report: &mut Report,
+    total: impl FnOnce(&mut Report) -> &mut i64,
+) -> Result<()> {
+    let mut sum = 0;
+    let mut steps = 0;
+    let full = loop {
+        let done: i64 = scope.step(|| {
+            catalog::as_owner(|| {
+                catalog::write(statement, &[BATCH.into()], |rows| Ok(rows.first().get_one()?.unwrap_or(0)))
+            })
+        })?;
+        sum += done;
+        steps += 1;
+        if done < i64::from(BATCH) || steps == MOST_STEPS {
+            break done == i64::from(BATCH);
+        }
+    };
+    report.unfinished |= full;
+    *total(report) += sum;
+    Ok(())
+}
 
 /// Refuses a pass where it would do harm: in a copy of the database, or over an old snapshot.
 pub fn begin(scope: Scope) -> Result<()> {

@@ -216,7 +216,7 @@ impl Worker {
         match recorded {
             Ok(pause) => {
                 self.said.remove("recording");
-                pause
+                if report.unfinished { Duration::ZERO } else { pause }
             }
             Err(failure) => {
                 self.complain("recording", &failure);
