@@ -6,6 +6,7 @@ mod catalog;
 mod error;
 mod guc;
 mod identity;
+mod rate;
 mod wait;
 
 use pgrx::prelude::*;

@@ -71,7 +71,8 @@ pub struct Task {
     pub run: fn(Scope, &mut Report) -> Result<()>,
 }
 
-/// A pass, in this order: what expires is queued before the queue is worked off, and what needs no store waits for none.
+/// A pass, in this order: what expires is queued before the queue is worked off, and what needs no store waits for none. Room comes
+/// last: in the caller's transaction it is held to the end, and requests must not wait for the store with it.
 pub const TASKS: &[Task] = &[
     Task { name: "expiring uploads", run: expiry::uploads },
     Task { name: "expiring files", run: expiry::files },

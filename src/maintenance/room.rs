@@ -4,7 +4,7 @@ use super::{Report, Scope};
 use crate::catalog;
 use crate::error::Result;
 
-/// Folds what was released; requests under way wait for it no longer than a statement.
+/// Folds what was released. Requests to the buckets concerned wait until the step's transaction ends.
 pub fn compact(scope: Scope, _report: &mut Report) -> Result<()> {
     scope.step(|| catalog::run_as_owner("SELECT storage_private.compact_room()", &[]))
 }
