@@ -43,13 +43,17 @@ CREATE FUNCTION storage_private.keep_full_bucket() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+    IF storage_private.is_being_marked(OLD.id) THEN
+        UPDATE storage.buckets SET deleted_at = clock_timestamp() WHERE id = OLD.id AND deleted_at IS NULL;
+        RETURN NULL;
+    END IF;
     IF EXISTS (SELECT FROM storage.files f WHERE f.bucket_id = OLD.id) THEN
         PERFORM storage_private.refuse('BUCKET_NOT_EMPTY', 'the bucket still holds files', format('Bucket %s.', OLD.id),
-            'Delete its files first.');
+            'Delete its files first, or have storage.delete_bucket(..., force => true) do it.');
     END IF;
     RETURN OLD;
 END $$;
-COMMENT ON FUNCTION storage_private.keep_full_bucket() IS 'Trigger: refuses to delete a bucket that holds files.';
+COMMENT ON FUNCTION storage_private.keep_full_bucket() IS 'Trigger: refuses to delete a bucket that holds files, or marks it where mark_bucket_deleted() asks.';
 
 CREATE TRIGGER keep_full_bucket BEFORE DELETE ON storage.buckets
 FOR EACH ROW EXECUTE FUNCTION storage_private.keep_full_bucket();
@@ -204,11 +208,15 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     INSERT INTO storage.object_deletions (physical_name, key, reason, not_before)
-    SELECT gone.physical_name, k.key, 'upload request deleted', d.due
+    SELECT gone.physical_name, k.key, 'upload request deleted',
+           -- The bytes of a file that was deleted just before stay as long as those of any other.
+           CASE WHEN gone.status = 'uploaded' THEN greatest(d.due, clock_timestamp() + storage_private.deletion_delay()) ELSE d.due END
     FROM gone
     CROSS JOIN LATERAL (SELECT gone.object_key UNION SELECT gone.final_key) AS k(key)
     CROSS JOIN LATERAL storage_private.sweep_times(gone.expires_at) AS d(due)
-    WHERE gone.object_key IS NOT NULL;
+    -- What ended was queued when it did, and nothing more arrives once its URL is over.
+    WHERE gone.object_key IS NOT NULL
+      AND (gone.status = 'requested' OR gone.expires_at + interval '1 hour' > clock_timestamp());
     RETURN NULL;
 END $$;
 COMMENT ON FUNCTION storage_private.queue_deleted_requests() IS 'Trigger: queues whatever a deleted upload request may have brought in.';

@@ -31,14 +31,20 @@ COMMENT ON FUNCTION storage_private.place_upload(uuid, text, text, text, boolean
 CREATE FUNCTION storage_private.lock_upload(upload_id uuid)
 RETURNS TABLE (content_type text, size bigint, sha256 text, physical_name text, object_key text,
                final_key text, direct boolean, create_only boolean, status storage.upload_status, expires_at timestamptz, verify_content_type boolean)
-LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT u.content_type, u.size, u.sha256, u.physical_name, u.object_key, u.final_key, u.direct, u.create_only,
-           u.status, u.expires_at, b.verify_content_type
-    FROM storage.upload_requests u JOIN storage.buckets b ON b.id = u.bucket_id
-    WHERE u.id = $1 FOR NO KEY UPDATE OF u
-$$;
-COMMENT ON FUNCTION storage_private.lock_upload(uuid) IS 'The upload request as it is now, held against every other transition.';
+BEGIN
+    RETURN QUERY
+        SELECT u.content_type, u.size, u.sha256, u.physical_name, u.object_key, u.final_key, u.direct,
+               u.create_only, u.status, u.expires_at, b.verify_content_type
+        FROM storage.upload_requests u JOIN storage.buckets b ON b.id = u.bucket_id
+        WHERE u.id = $1 AND b.deleted_at IS NULL FOR NO KEY UPDATE OF u;
+    IF NOT FOUND THEN
+        PERFORM storage_private.refuse('UPLOAD_NOT_FOUND', 'no such upload', format('Asked for %L.', $1),
+            'storage.upload_requests lists your uploads.');
+    END IF;
+END $$;
+COMMENT ON FUNCTION storage_private.lock_upload(uuid) IS 'The upload request as it is now, held against every other transition. Errors: UPLOAD_NOT_FOUND, also when its bucket is being deleted.';
 
 CREATE FUNCTION storage_private.note_waiting(upload_id uuid) RETURNS void
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
@@ -129,7 +135,13 @@ DECLARE
     previous storage.files;
     made storage.files;
 BEGIN
-    SELECT * INTO STRICT b FROM storage.buckets WHERE id = upload.bucket_id;
+    -- The lock that the file's foreign key takes anyway, taken before looking: whoever marks the bucket as deleted waits
+    -- for this transaction, or this one for him and then sees it.
+    SELECT * INTO b FROM storage.buckets WHERE id = upload.bucket_id AND deleted_at IS NULL FOR KEY SHARE;
+    IF NOT FOUND THEN
+        PERFORM storage_private.refuse('UPLOAD_NOT_FOUND', 'no such upload', format('Asked for %L.', upload.id),
+            'storage.upload_requests lists your uploads.');
+    END IF;
     SELECT * INTO STRICT o FROM storage.objects WHERE id = object_id;
 
     IF upload.path IS NOT NULL THEN
@@ -189,7 +201,7 @@ BEGIN
         SELECT o.id INTO target
         FROM storage.objects o JOIN storage.buckets ob ON ob.id = o.bucket_id
         WHERE o.sha256 = accept_upload.sha256 AND o.physical_name = upload.physical_name AND o.content_type = upload.content_type
-          AND storage_private.shares_with(b, ob) AND storage_private.live_object(o.id)
+          AND ob.deleted_at IS NULL AND storage_private.shares_with(b, ob) AND storage_private.live_object(o.id)
         LIMIT 1;
     END IF;
 
@@ -245,7 +257,26 @@ BEGIN
         FROM unnest(file_ids) WITH ORDINALITY AS asked(id, place)
         LEFT JOIN storage.files f ON f.id = asked.id
         LEFT JOIN storage.objects o ON o.id = f.object_id
-        LEFT JOIN storage.buckets b ON b.id = f.bucket_id
+        LEFT JOIN storage.buckets b ON b.id = f.bucket_id AND b.deleted_at IS NULL
         ORDER BY asked.place;
 END $$;
-COMMENT ON FUNCTION storage_private.locate_files(uuid[]) IS 'Where the bytes of files are, one row for each id in order.';
+COMMENT ON FUNCTION storage_private.locate_files(uuid[]) IS 'Where the bytes of files are, one row for each id in order. access is NULL when the bucket is being deleted.';
+
+-- Deleting a file also touches the version after it; when somebody holds either, a later call will do.
+CREATE FUNCTION storage_private.delete_files(file_ids uuid[]) RETURNS bigint
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH due AS MATERIALIZED (
+        SELECT f.id FROM storage.files f WHERE f.id = ANY ($1) FOR UPDATE SKIP LOCKED
+    ), next_versions AS MATERIALIZED (
+        SELECT n.id FROM storage.files n WHERE n.previous_version_id IN (SELECT d.id FROM due d) FOR NO KEY UPDATE SKIP LOCKED
+    ), gone AS (
+        DELETE FROM storage.files f USING due d
+        WHERE f.id = d.id
+          AND NOT EXISTS (SELECT FROM storage.files n
+                          WHERE n.previous_version_id = d.id AND n.id NOT IN (SELECT v.id FROM next_versions v))
+        RETURNING f.id
+    )
+    SELECT count(*) FROM gone
+$$;
+COMMENT ON FUNCTION storage_private.delete_files(uuid[]) IS 'Deletes files, except those that somebody holds; returns how many.';

@@ -9,7 +9,8 @@ DECLARE
 BEGIN
     IF bucket IS NULL THEN
         SELECT array_agg(b.id) INTO found FROM storage.buckets b
-        WHERE b.tenant_id = storage.current_tenant_id() AND b.owner_id = storage.current_user_id() AND b.is_default;
+        WHERE b.tenant_id = storage.current_tenant_id() AND b.owner_id = storage.current_user_id() AND b.is_default
+          AND b.deleted_at IS NULL;
         IF found IS NULL THEN
             PERFORM storage_private.refuse('DEFAULT_BUCKET_MISSING', 'you have no default bucket',
                 format('User %L of tenant %L.', storage.current_user_id(), storage.current_tenant_id()),
@@ -19,11 +20,12 @@ BEGIN
                 format('Candidates: %s.', array_to_string(found, ', ')), 'Name a bucket, or keep is_default on one only.');
         END IF;
     ELSIF storage_private.as_uuid(bucket) IS NOT NULL THEN
-        SELECT array_agg(b.id) INTO found FROM storage.buckets b WHERE b.id = storage_private.as_uuid(bucket);
+        SELECT array_agg(b.id) INTO found FROM storage.buckets b
+        WHERE b.id = storage_private.as_uuid(bucket) AND b.deleted_at IS NULL;
     ELSE
         SELECT array_agg(b.id ORDER BY b.owner_id NULLS LAST) INTO found FROM storage.buckets b
         WHERE b.tenant_id = storage.current_tenant_id() AND b.key = bucket
-          AND (b.owner_id = storage.current_user_id() OR b.owner_id IS NULL);
+          AND (b.owner_id = storage.current_user_id() OR b.owner_id IS NULL) AND b.deleted_at IS NULL;
     END IF;
     IF found IS NULL THEN
         PERFORM storage_private.refuse('BUCKET_NOT_FOUND', 'no such bucket', format('Asked for %L.', bucket),
@@ -71,7 +73,7 @@ LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
     INSERT INTO storage.buckets (tenant_id, owner_id, key, access, is_default)
     VALUES ($1, $2, 'public', 'public', false), ($1, $2, 'private', 'private', true), ($1, $2, 'temp', 'temp', false)
-    ON CONFLICT (tenant_id, owner_id, key) DO NOTHING
+    ON CONFLICT (tenant_id, owner_id, key) WHERE deleted_at IS NULL DO NOTHING
 $$;
 COMMENT ON FUNCTION storage_private.seed_buckets(text, text) IS 'Makes the three buckets of a user, those that are missing.';
 
@@ -88,6 +90,7 @@ BEGIN
     RETURN QUERY
         SELECT b.* FROM storage.buckets b
         WHERE b.tenant_id = storage.current_tenant_id() AND b.owner_id = $1 AND b.key IN ('public', 'private', 'temp')
+          AND b.deleted_at IS NULL
         ORDER BY array_position(ARRAY['public', 'private', 'temp'], b.key);
 END $$;
 COMMENT ON FUNCTION storage.create_user_buckets(text) IS
@@ -171,10 +174,11 @@ DECLARE
     here storage.buckets;
 BEGIN
     SELECT * INTO here FROM storage.buckets b WHERE b.id = $1;
+    -- From the few buckets that share to their files, because that is what indexes can do.
     RETURN QUERY SELECT DISTINCT f.object_id
-        FROM storage.files f JOIN storage.buckets b ON b.id = f.bucket_id
-        WHERE f.sha256 = $2 AND f.size = $3
-          AND (f.bucket_id = here.id OR here.dedup = 'owner' AND f.tenant_id = here.tenant_id)
+        FROM storage.buckets b JOIN storage.files f ON f.bucket_id = b.id
+        WHERE f.sha256 = $2 AND f.size = $3 AND b.deleted_at IS NULL
+          AND (b.id = here.id OR b.tenant_id = here.tenant_id AND b.owner_id = here.owner_id AND here.dedup = 'owner')
           AND storage_private.shares_with(here, b)
         LIMIT 8;
 END $$;

@@ -1,11 +1,12 @@
--- Maintenance: expiry and the collector, the only one who deletes. Run by the library as their owner.
+-- Maintenance: expiry and the collector, the only one who deletes. Run by the library as their owner. What is due is
+-- compared with the time of the statement: no index finds what is compared with a volatile function.
 
 CREATE FUNCTION storage_private.expire_uploads(max_uploads integer) RETURNS bigint
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
     WITH due AS (
         SELECT u.id FROM storage.upload_requests u
-        WHERE u.status = 'requested' AND u.expires_at <= clock_timestamp()
+        WHERE u.status = 'requested' AND u.expires_at <= statement_timestamp()
         ORDER BY u.expires_at LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED
     ), closed AS (
         SELECT storage_private.close_upload(d.id, 'expired', 'EXPIRED', NULL) FROM due d
@@ -14,23 +15,12 @@ AS $$
 $$;
 COMMENT ON FUNCTION storage_private.expire_uploads(integer) IS 'Ends pending uploads whose time is over, so many at most; returns how many.';
 
--- Deleting a file also touches the version after it; when somebody holds either, the next pass will do.
 CREATE FUNCTION storage_private.expire_files(max_files integer) RETURNS bigint
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
-    WITH due AS MATERIALIZED (
-        SELECT f.id FROM storage.files f WHERE f.expires_at <= clock_timestamp()
-        ORDER BY f.expires_at LIMIT $1 FOR UPDATE SKIP LOCKED
-    ), next_versions AS MATERIALIZED (
-        SELECT n.id FROM storage.files n WHERE n.previous_version_id IN (SELECT d.id FROM due d) FOR NO KEY UPDATE SKIP LOCKED
-    ), gone AS (
-        DELETE FROM storage.files f USING due d
-        WHERE f.id = d.id
-          AND NOT EXISTS (SELECT FROM storage.files n
-                          WHERE n.previous_version_id = d.id AND n.id NOT IN (SELECT v.id FROM next_versions v))
-        RETURNING f.id
-    )
-    SELECT count(*) FROM gone
+    SELECT storage_private.delete_files(ARRAY(
+        SELECT f.id FROM storage.files f WHERE f.expires_at <= statement_timestamp()
+        ORDER BY f.expires_at LIMIT $1 FOR UPDATE SKIP LOCKED))
 $$;
 COMMENT ON FUNCTION storage_private.expire_files(integer) IS 'Deletes files whose time is over, so many at most and none that somebody holds; returns how many.';
 

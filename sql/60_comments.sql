@@ -29,6 +29,9 @@ COMMENT ON FUNCTION storage_private.provision(uuid) IS
 'Provisions a bucket that the caller can see, now, and gives the name of its physical bucket. Errors: BUCKET_NOT_FOUND.';
 COMMENT ON FUNCTION storage_private.inspect_bucket(uuid) IS
 'What the store says of the physical bucket of a bucket that the caller can see. Errors: BUCKET_NOT_FOUND.';
+COMMENT ON FUNCTION storage_private.mark_bucket_deleted(uuid) IS
+'Marks a bucket that the caller may delete as deleted, whatever it holds, and gives the time. Errors: BUCKET_NOT_FOUND, RBAC_FORBIDDEN.';
+COMMENT ON FUNCTION storage_private.is_being_marked(uuid) IS 'Whether this session is just having a bucket marked as deleted; for the trigger that does it.';
 COMMENT ON FUNCTION storage_private.maintain() IS 'One pass of everything the worker does.';
 COMMENT ON FUNCTION storage_private.scan(text, interval, boolean) IS 'Compares a physical bucket with the tables, both ways, a page at a time.';
 COMMENT ON FUNCTION storage_private.diagnose() IS 'Findings about settings, store and what it enforces.';

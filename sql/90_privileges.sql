@@ -33,7 +33,7 @@ BEGIN
         -- For functions of one's own around ours; calling ours takes no right on their types.
         ('USAGE ON TYPE storage.bucket_access, storage.upload_status, storage.dedup_scope,'
          ' storage.upload_ticket, storage.signed_url'),
-        ('SELECT ON storage.buckets, storage.files'),
+        ('SELECT ON storage.buckets, storage.files, storage_private.deleted_buckets'),
         ('EXECUTE ON FUNCTION storage.current_user_id(), storage.current_tenant_id(),'
          ' storage.download_url(uuid, interval, boolean, text), storage.download_urls(uuid[], interval, boolean),'
          ' storage.files_download_url(storage.files), storage.public_url(uuid)'),
@@ -66,8 +66,10 @@ BEGIN
             ('DELETE ON storage.buckets'),
             ('EXECUTE ON FUNCTION'
              ' storage.create_bucket(text, storage.bucket_access, text, text[], bigint, text[], boolean),'
-             ' storage.create_user_buckets(text), storage.provision_bucket(text), storage.inspect_bucket(text)'),
-            ('EXECUTE ON FUNCTION storage_private.seed_buckets(text, text), storage_private.provision(uuid),'
+             ' storage.create_user_buckets(text), storage.delete_bucket(text, boolean), storage.provision_bucket(text),'
+             ' storage.inspect_bucket(text)'),
+            ('EXECUTE ON FUNCTION storage_private.seed_buckets(text, text), storage_private.mark_bucket_deleted(uuid),'
+             ' storage_private.provision(uuid),'
              ' storage_private.inspect_bucket(uuid), storage_private.validate_bucket(text, text[], text[], text),'
              ' storage_private.validate_origins(text[])');
     END IF;

@@ -22,7 +22,9 @@ mod storage_private {
     use crate::orphans::{self, Repair};
     use crate::provision::{self, Ask};
     use crate::upload::{self, Declared};
-    use crate::{cache, config, diagnose, guc, identity, maintenance, preload, session, wait, worker};
+    use crate::{
+        bucket_deletion, cache, config, diagnose, guc, identity, maintenance, preload, session, wait, worker,
+    };
 
     /// The caller's user id as the claims say it.
     #[pg_extern(stable, parallel_safe)]
@@ -287,6 +289,18 @@ mod storage_private {
             .and_then(|bucket| provision::ensure(&bucket, Ask::Explicit))
             .or_raise()
             .name
+    }
+
+    /// Marks a bucket that the caller may delete, and gives the time.
+    #[pg_extern(volatile)]
+    fn mark_bucket_deleted(bucket_id: Option<Uuid>) -> TimestampWithTimeZone {
+        bucket_deletion::mark(or_nil(bucket_id)).or_raise()
+    }
+
+    /// Whether this session is just having a bucket marked.
+    #[pg_extern(volatile)]
+    fn is_being_marked(bucket_id: Uuid) -> bool {
+        bucket_deletion::is_being_marked(bucket_id)
     }
 
     /// What the store says of a bucket's physical bucket.

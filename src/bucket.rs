@@ -39,7 +39,7 @@ impl Bucket {
         catalog::read(
             "SELECT b.tenant_id, b.key, b.access::pg_catalog.text, b.physical_name, b.allowed_mime_types, b.max_file_size, b.upload_url_ttl,
                     b.max_total_size IS NOT NULL OR b.max_file_count IS NOT NULL
-             FROM storage.buckets b WHERE b.id OPERATOR(pg_catalog.=) $1",
+             FROM storage.buckets b WHERE b.id OPERATOR(pg_catalog.=) $1 AND b.deleted_at IS NULL",
             &[id.into()],
             |rows| {
                 let row = rows.first();
@@ -69,7 +69,8 @@ impl Bucket {
     }
 }
 
-fn not_found(id: pgrx::Uuid) -> Failure {
+/// The words for a bucket that is absent or hidden.
+pub fn not_found(id: pgrx::Uuid) -> Failure {
     Failure::new(Token::BucketNotFound, "no such bucket")
         .detail(format!("Asked for '{id}'."))
         .hint("A bucket is named by its key or its id; storage.buckets lists those you can see.")

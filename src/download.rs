@@ -116,18 +116,18 @@ fn locate(files: &[pgrx::Uuid]) -> Result<Vec<Located>> {
                 rows.zip(visible)
                     .map(|(row, (file, filename))| {
                         let missing = || Failure::internal(format!("the object of file {file} is missing"));
-                        Ok(Located {
+                        // Who is not bound by policies sees files of a bucket that is being deleted, and gets no URL either.
+                        let Some(access) = row.get::<String>(3)? else { return Ok(None) };
+                        Ok(Some(Located {
                             file,
                             filename,
                             physical_name: row.get(1)?.ok_or_else(missing)?,
                             key: row.get(2)?.ok_or_else(missing)?,
-                            access: row
-                                .get::<String>(3)?
-                                .and_then(|text| Access::parse(&text))
-                                .ok_or_else(missing)?,
+                            access: Access::parse(&access).ok_or_else(missing)?,
                             usual_lifetime: row.get(4)?,
-                        })
+                        }))
                     })
+                    .filter_map(Result::transpose)
                     .collect()
             },
         )

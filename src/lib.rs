@@ -4,6 +4,7 @@
 //!
 //! - [`api`]: what SQL calls; thin
 //! - [`upload`], [`download`], [`provision`], [`maintenance`], [`orphans`], [`diagnose`]: one room for each thing users do
+//! - [`bucket_deletion`]: who may delete a bucket with everything in it
 //! - [`bucket`], [`catalog`], [`identity`], [`clock`]: rows, statements and who runs them, the caller, the time
 //! - [`limits`], [`rate`]: what a request is refused for though nothing is wrong with it
 //! - [`installation`]: which database this is
@@ -22,6 +23,7 @@ use pgrx::prelude::*;
 
 mod api;
 mod bucket;
+mod bucket_deletion;
 mod cache;
 mod catalog;
 mod clock;
@@ -61,7 +63,8 @@ extension_sql_file!("../sql/20_rules.sql", name = "rules", requires = ["provisio
 extension_sql_file!("../sql/30_policies.sql", name = "policies", requires = ["rules"]);
 extension_sql_file!("../sql/40_api.sql", name = "public_api", requires = ["policies"]);
 extension_sql_file!("../sql/45_maintenance.sql", name = "maintenance", requires = ["public_api"]);
-extension_sql_file!("../sql/47_orphans.sql", name = "orphans", requires = ["maintenance"]);
+extension_sql_file!("../sql/46_bucket_deletion.sql", name = "bucket_deletion", requires = ["maintenance"]);
+extension_sql_file!("../sql/47_orphans.sql", name = "orphans", requires = ["bucket_deletion"]);
 extension_sql_file!(
     "../sql/50_operations.sql",
     name = "operations",
@@ -90,6 +93,8 @@ extension_sql_file!(
         unsigned_url,
         provision,
         inspect_bucket,
+        mark_bucket_deleted,
+        is_being_marked,
         maintain,
         scan,
         diagnose,

@@ -3,6 +3,7 @@
 //! A pass is a list of tasks, and a task is short steps in the database with the store asked between them. Whether a
 //! step has a transaction of its own or shares the caller's is the [`Scope`]'s business: a task must be right in both.
 
+mod buckets;
 mod deletions;
 mod events;
 mod expiry;
@@ -76,6 +77,7 @@ pub struct Task {
 pub const TASKS: &[Task] = &[
     Task { name: "expiring uploads", run: expiry::uploads },
     Task { name: "expiring files", run: expiry::files },
+    Task { name: "deleting buckets", run: buckets::run },
     Task { name: "announcing events", run: events::announce },
     Task { name: "removing events", run: events::remove },
     Task { name: "compacting room", run: room::compact },

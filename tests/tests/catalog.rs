@@ -54,6 +54,8 @@ fn public_functions_name_their_errors_and_arguments() {
         "download_url",
         "create_bucket",
         "delete_file",
+        "delete_bucket",
+        "claim_events",
     ] {
         let comment = format!(
             "SELECT obj_description(oid, 'pg_proc') FROM pg_proc WHERE pronamespace = 'storage'::regnamespace AND proname = '{function}'"

@@ -132,8 +132,8 @@ fn every_granted_private_function_is_among_those_tried() {
     let manager = format!("{}_manager", scene.database.name());
     let granted: Vec<String> =
         scene.superuser().query(query, &[&manager]).unwrap().iter().map(|row| row.get(0)).collect();
-    // Those two have tests of their own: below, and in seed.rs.
-    let mut tried: Vec<String> = ["refuse", "seed_buckets", "inspect_bucket"]
+    // Those have tests of their own: below, in seed.rs and in delete_bucket.rs.
+    let mut tried: Vec<String> = ["refuse", "seed_buckets", "inspect_bucket", "mark_bucket_deleted"]
         .into_iter()
         .chain(DIRECT_CALLS.iter().map(|call| call.split('(').next().unwrap()))
         .map(str::to_owned)
@@ -159,6 +159,9 @@ fn a_manager_stays_in_its_tenant_whatever_it_calls() {
         (format!("SELECT storage_private.inspect_bucket('{id}')"), ("42704", "BUCKET_NOT_FOUND")),
         (format!("SELECT storage.provision_bucket('{id}')"), ("42704", "BUCKET_NOT_FOUND")),
         (format!("SELECT storage.inspect_bucket('{id}')"), ("42704", "BUCKET_NOT_FOUND")),
+        (format!("SELECT storage.delete_bucket('{id}')"), ("42704", "BUCKET_NOT_FOUND")),
+        (format!("SELECT storage.delete_bucket('{id}', force => true)"), ("42704", "BUCKET_NOT_FOUND")),
+        (format!("SELECT storage_private.mark_bucket_deleted('{id}')"), ("42704", "BUCKET_NOT_FOUND")),
     ] {
         assert_eq!(refused(eve.batch_execute(&statement)).code(), code, "{statement}");
     }
@@ -270,6 +273,8 @@ fn nothing_of_the_callers_runs_with_the_owners_rights() {
         "SELECT storage.files_download_url(f) FROM storage.files f".to_owned(),
         "UPDATE storage.files SET filename = 'c.txt', path = 'docs/c.txt'".to_owned(),
         format!("SELECT storage.delete_file('{}')", ada.file),
+        "SELECT storage.delete_bucket('more')".to_owned(),
+        "SELECT storage.delete_bucket('public', force => true)".to_owned(),
     ] {
         if let Err(error) = session.batch_execute(&statement) {
             panic!("{statement}: {:?}", error.as_db_error());

@@ -54,6 +54,7 @@ const READER: &str = "
     storage.files_download_url EXECUTE
     storage.public_url EXECUTE
     storage_private USAGE
+    storage_private.deleted_buckets SELECT
     storage_private.claimed_tenant EXECUTE
     storage_private.claimed_user EXECUTE
     storage_private.as_uuid EXECUTE
@@ -91,6 +92,7 @@ const MANAGER: &str = "
     storage.buckets UPDATE (allowed_mime_types allowed_origins dedup download_url_ttl file_ttl is_default key max_file_count max_file_size max_total_size metadata upload_url_ttl verify_content_type)
     storage.create_bucket EXECUTE
     storage.create_user_buckets EXECUTE
+    storage.delete_bucket EXECUTE
     storage.inspect_bucket EXECUTE
     storage.physical_buckets SELECT
     storage.provision_bucket EXECUTE
@@ -99,6 +101,7 @@ const MANAGER: &str = "
     storage.tenant_settings SELECT
     storage.tenant_settings UPDATE
     storage_private.inspect_bucket EXECUTE
+    storage_private.mark_bucket_deleted EXECUTE
     storage_private.provision EXECUTE
     storage_private.seed_buckets EXECUTE
     storage_private.validate_bucket EXECUTE
@@ -215,6 +218,7 @@ fn no_level_hands_out_levels_or_runs_the_house() {
         "store_capabilities",
         "upload_state",
         "bucket_usage",
+        "bucket_deletions",
         "deletion_queue",
         "provisioning_state",
         "worker_state",

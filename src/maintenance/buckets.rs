@@ -1,0 +1,54 @@
+//! Buckets that were deleted with everything in them: removes what is left of them, step by step.
+
+use std::collections::VecDeque;
+
+use super::{Report, Scope};
+use crate::catalog;
+use crate::error::Result;
+
+/// Rows of one step.
+const BATCH: i32 = 1000;
+/// Steps of one pass, so that the other tasks have their turn; what is left waits for the next pass.
+const MOST_STEPS: u32 = 10;
+
+/// What one step did.
+struct Step {
+    removed: i64,
+    finished: bool,
+}
+
+/// Goes on with each bucket in turn: a large one does not keep a small one.
+pub fn run(scope: Scope, report: &mut Report) -> Result<()> {
+    let mut buckets = scope.step(marked)?;
+    for _ in 0..MOST_STEPS {
+        let Some(bucket) = buckets.pop_front() else { break };
+        let step = scope.step(|| go_on(bucket))?;
+        if step.finished {
+            report.buckets_deleted += 1;
+        } else if step.removed > 0 {
+            buckets.push_back(bucket);
+        }
+    }
+    Ok(())
+}
+
+fn marked() -> Result<VecDeque<pgrx::Uuid>> {
+    catalog::as_owner(|| {
+        catalog::read("SELECT id FROM storage_private.buckets_to_delete() AS b(id)", &[], |rows| {
+            rows.map(|row| Ok(row.get(1)?)).filter_map(Result::transpose).collect()
+        })
+    })
+}
+
+fn go_on(bucket: pgrx::Uuid) -> Result<Step> {
+    catalog::as_owner(|| {
+        catalog::write(
+            "SELECT removed, finished FROM storage_private.continue_bucket_deletion($1, $2)",
+            &[bucket.into(), BATCH.into()],
+            |rows| {
+                let row = rows.first();
+                Ok(Step { removed: row.get(1)?.unwrap_or(0), finished: row.get(2)?.unwrap_or(false) })
+            },
+        )
+    })
+}
