@@ -27,7 +27,7 @@ CREATE TABLE storage.buckets (
 -- A bucket that is being deleted may take long, and its key is free meanwhile.
 CREATE UNIQUE INDEX buckets_key_unique ON storage.buckets (tenant_id, owner_id, key) NULLS NOT DISTINCT WHERE deleted_at IS NULL;
 CREATE INDEX buckets_deleted ON storage.buckets (deleted_at, id) WHERE deleted_at IS NOT NULL;
-CREATE INDEX buckets_default ON storage.buckets (tenant_id, owner_id) WHERE is_default;
+CREATE INDEX buckets_owner_id ON storage.buckets (tenant_id, owner_id);
 CREATE INDEX buckets_physical_name ON storage.buckets (physical_name);
 
 COMMENT ON TABLE storage.buckets IS 'Logical buckets. A row costs nothing: the store is not touched before the first upload.';
@@ -79,7 +79,7 @@ CREATE TABLE storage.physical_buckets (
     provisioned_at     timestamptz,
     emptied_at         timestamptz
 );
-CREATE INDEX physical_buckets_unready ON storage.physical_buckets (next_attempt_at)
+CREATE INDEX physical_buckets_unready ON storage.physical_buckets (next_attempt_at NULLS FIRST)
     WHERE state <> 'ready' OR applied_generation < desired_generation;
 COMMENT ON TABLE storage.physical_buckets IS 'Buckets in the store: meant to exist, or known to. Many logical buckets may share one.';
 COMMENT ON COLUMN storage.physical_buckets.name IS 'Name in the store; minted once, then this record wins over the naming rule.';
@@ -213,6 +213,7 @@ CREATE INDEX upload_requests_pending ON storage.upload_requests (expires_at) WHE
 CREATE INDEX upload_requests_pending_of_user ON storage.upload_requests (tenant_id, owner_id) WHERE status = 'requested';
 CREATE INDEX upload_requests_object_key ON storage.upload_requests (physical_name, object_key);
 CREATE INDEX upload_requests_bucket_id ON storage.upload_requests (bucket_id);
+CREATE INDEX upload_requests_owner_id ON storage.upload_requests (tenant_id, owner_id);
 COMMENT ON TABLE storage.upload_requests IS 'Attempts to bring bytes in. Being allowed to insert here is the permission to upload; the server fills every trusted column.';
 COMMENT ON COLUMN storage.upload_requests.id IS 'Its identity: what is confirmed or aborted.';
 COMMENT ON COLUMN storage.upload_requests.tenant_id IS 'The tenant of the bucket.';

@@ -183,9 +183,11 @@ COMMENT ON FUNCTION storage_private.capabilities_of(text) IS 'What a store was s
 CREATE FUNCTION storage_private.is_provisioning_due() RETURNS boolean
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT EXISTS (SELECT FROM storage.physical_buckets p
-                   WHERE (p.state <> 'ready' OR p.applied_generation < p.desired_generation)
-                     AND (p.next_attempt_at IS NULL OR p.next_attempt_at <= clock_timestamp()))
+    -- The first alone, in the order of the index: the planner takes a third of all for unready, and would look among all.
+    SELECT coalesce((SELECT p.next_attempt_at IS NULL OR p.next_attempt_at <= clock_timestamp()
+                     FROM storage.physical_buckets p
+                     WHERE p.state <> 'ready' OR p.applied_generation < p.desired_generation
+                     ORDER BY p.next_attempt_at NULLS FIRST LIMIT 1), false)
 $$;
 COMMENT ON FUNCTION storage_private.is_provisioning_due() IS 'Whether some physical bucket is not as it is wanted, and its time has come.';
 

@@ -29,10 +29,12 @@ RETURN storage_private.clear_cache();
 COMMENT ON FUNCTION storage.reset_cache() IS 'Empties the cache for this database. Costs each bucket one look-up, nothing else.';
 
 CREATE VIEW storage.upload_state AS
-    SELECT u.tenant_id, u.bucket_id, b.key AS bucket_key, u.status, u.reason, count(*) AS uploads,
+    -- The key after the grouping and not by a join: once for each line, and not for each upload or bucket.
+    SELECT u.tenant_id, u.bucket_id, (SELECT b.key FROM storage.buckets b WHERE b.id = u.bucket_id) AS bucket_key,
+           u.status, u.reason, count(*) AS uploads,
            sum(u.size)::bigint AS declared_bytes, min(u.created_at) AS oldest, max(u.created_at) AS newest
-    FROM storage.upload_requests u JOIN storage.buckets b ON b.id = u.bucket_id
-    GROUP BY u.tenant_id, u.bucket_id, b.key, u.status, u.reason;
+    FROM storage.upload_requests u
+    GROUP BY u.tenant_id, u.bucket_id, u.status, u.reason;
 COMMENT ON VIEW storage.upload_state IS 'Uploads by bucket, status and reason.';
 COMMENT ON COLUMN storage.upload_state.tenant_id IS 'The tenant.';
 COMMENT ON COLUMN storage.upload_state.bucket_id IS 'The logical bucket.';
@@ -63,7 +65,7 @@ COMMENT ON COLUMN storage.bucket_usage.objects IS 'How many objects they share.'
 COMMENT ON COLUMN storage.bucket_usage.last_upload IS 'When the newest was confirmed.';
 
 CREATE VIEW storage.deletion_queue AS
-    SELECT d.id, d.physical_name, d.key, d.reason, d.not_before, d.not_before <= clock_timestamp() AS due,
+    SELECT d.id, d.physical_name, d.key, d.reason, d.not_before, d.not_before <= now() AS due,
            d.claimed_until, d.attempts, d.attempts > 10 AS dead, d.last_error, d.created_at
     FROM storage.object_deletions d;
 COMMENT ON VIEW storage.deletion_queue IS 'The outbox: what is still to leave the store, and what the store said when it did not.';
