@@ -72,19 +72,19 @@ pub struct Task {
     pub run: fn(Scope, &mut Report) -> Result<()>,
 }
 
-/// A pass, in this order: what expires is queued before the queue is worked off, and what needs no store waits for none. Room comes
-/// last: in the caller's transaction it is held to the end, and requests must not wait for the store with it.
+/// A pass, in this order: what expires is queued before the queue is worked off, and what needs no store waits for none.
+/// Room comes last: in the caller's transaction it is held to the end, and requests must not wait for the store with it.
 pub const TASKS: &[Task] = &[
     Task { name: "expiring uploads", run: expiry::uploads },
     Task { name: "expiring files", run: expiry::files },
     Task { name: "deleting buckets", run: buckets::run },
     Task { name: "announcing events", run: events::announce },
     Task { name: "removing events", run: events::remove },
-    Task { name: "compacting room", run: room::compact },
     Task { name: "deleting objects", run: deletions::run },
     Task { name: "provisioning ahead", run: provision::ahead },
-    // Last: what it finds has waited for a day, and a large bucket takes its time.
+    // What it finds has waited for a day, and a large bucket takes its time.
     Task { name: "comparing the store with the tables", run: reconcile::run },
+    Task { name: "compacting room", run: room::compact },
 ];
 
 /// Rows of one step: few enough that nobody waits long for a row it has locked.
