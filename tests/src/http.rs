@@ -70,6 +70,12 @@ pub fn try_get(url: &str) -> Option<Response> {
     try_send("GET", url, &Headers::new(), SendBody::none(), None).ok()
 }
 
+/// Any method with a body.
+pub fn request_with_body(method: &str, url: &str, headers: &Headers, body: &[u8]) -> Response {
+    let reader = SendBody::from_owned_reader(std::io::Cursor::new(body.to_vec()));
+    send(method, url, headers, reader, Some(body.len()))
+}
+
 /// Any method without a body: HEAD, DELETE, OPTIONS, or GET with headers.
 pub fn request(method: &str, url: &str, headers: &Headers) -> Response {
     send(method, url, headers, SendBody::none(), None)

@@ -5,12 +5,10 @@ use crate::flow::{Verdict, confirm};
 use crate::http::{self, Headers, Response};
 use crate::{Cluster, Database, Garage, LocalStore, Options, StoreAccess, eventually};
 use pg_storage_core::digest::Digest;
-use pg_storage_core::endpoint::Endpoint;
-use pg_storage_core::presign::{Credentials, Method, Presign, Secret, Signer, Target, Timestamp};
+use pg_storage_core::presign::Method;
 use postgres::Client;
-use std::collections::BTreeMap;
 use std::sync::OnceLock;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 /// A page's origin that the scenes on remote stores allow.
 pub const ORIGIN: &str = "https://app.example.com";
@@ -221,7 +219,7 @@ impl Scene {
 
     /// Any request to the store behind the extension's back, signed with the store's own credentials.
     pub fn at_store(&self, method: Method, place: (&str, &str), headers: &Headers, body: &[u8]) -> Response {
-        let url = self.url_at_store(method, place, headers, &[]);
+        let url = self.store.url(method, place, headers, &[]);
         match method {
             Method::Put => http::put(&url, headers, body),
             _ => http::request(method.as_str(), &url, headers),
@@ -230,56 +228,8 @@ impl Scene {
 
     /// The same without headers or a body, about a sub-resource: `[("uploads", "")]`.
     pub fn ask_store(&self, method: Method, place: (&str, &str), query: &[(&str, &str)]) -> Response {
-        let url = self.url_at_store(method, place, &Headers::new(), query);
+        let url = self.store.url(method, place, &Headers::new(), query);
         http::request(method.as_str(), &url, &Headers::new())
-    }
-
-    /// Everything in a bucket of the store: keys with their sizes.
-    pub fn listing(&self, bucket: &str) -> BTreeMap<String, u64> {
-        let mut objects = BTreeMap::new();
-        let mut after = String::new();
-        loop {
-            let query = [("list-type", "2"), ("start-after", after.as_str())];
-            let url = self.url_at_store(Method::Get, (bucket, ""), &Headers::new(), &query);
-            let answer = http::get(&url);
-            assert_eq!(answer.status, 200, "list {bucket}: {}", answer.text());
-            let page = answer.text();
-            let element = |text: &str, name: &str| {
-                let (_, rest) = text.split_once(&format!("<{name}>"))?;
-                Some(rest.split_once('<')?.0.to_owned())
-            };
-            for entry in page.split("<Contents>").skip(1) {
-                let key = element(entry, "Key").expect("an entry has a key");
-                let size = element(entry, "Size").and_then(|size| size.parse().ok());
-                // Keys of ours have no character that XML would escape.
-                objects.insert(key, size.expect("an entry has a size"));
-            }
-            match objects.last_key_value() {
-                Some((last, _)) if page.contains("<IsTruncated>true<") => after.clone_from(last),
-                _ => return objects,
-            }
-        }
-    }
-
-    fn url_at_store(
-        &self,
-        method: Method,
-        (bucket, key): (&str, &str),
-        headers: &Headers,
-        query: &[(&str, &str)],
-    ) -> String {
-        let endpoint = Endpoint::parse(&self.store.endpoint).expect("the store has an endpoint");
-        let credentials = Credentials {
-            access_key_id: self.store.access_key_id.clone(),
-            secret_access_key: Secret::new(self.store.secret_access_key.clone()),
-            session_token: None,
-        };
-        let mut signer = Signer::new(Target::new(&endpoint, &self.store.region, true), credentials);
-        let signed: Vec<(&str, &str)> =
-            headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        let request = Presign { method, bucket, key, expires: 300, headers: &signed, query };
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a clock after 1970");
-        signer.url(&request, Timestamp::from_unix(now.as_secs() as i64))
     }
 
     /// Whether the store has an object at this place.

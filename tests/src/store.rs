@@ -1,5 +1,11 @@
 //! How to reach a store: the same few facts for Garage, the local store and a store that is not there.
 
+use crate::http::{self, Headers};
+use pg_storage_core::endpoint::Endpoint;
+use pg_storage_core::presign::{Credentials, Method, Presign, Secret, Signer, Target, Timestamp};
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
 /// Where a store is and who may use it.
 #[derive(Clone)]
 pub struct StoreAccess {
@@ -25,5 +31,53 @@ impl StoreAccess {
         ]
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .into()
+    }
+
+    /// A URL for any request, signed with the store's own credentials.
+    pub fn url(
+        &self,
+        method: Method,
+        (bucket, key): (&str, &str),
+        headers: &Headers,
+        query: &[(&str, &str)],
+    ) -> String {
+        let endpoint = Endpoint::parse(&self.endpoint).expect("the store has an endpoint");
+        let credentials = Credentials {
+            access_key_id: self.access_key_id.clone(),
+            secret_access_key: Secret::new(self.secret_access_key.clone()),
+            session_token: None,
+        };
+        let mut signer = Signer::new(Target::new(&endpoint, &self.region, true), credentials);
+        let signed: Vec<(&str, &str)> =
+            headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let request = Presign { method, bucket, key, expires: 300, headers: &signed, query };
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a clock after 1970");
+        signer.url(&request, Timestamp::from_unix(now.as_secs() as i64))
+    }
+
+    /// Everything in a bucket: keys with their sizes.
+    pub fn listing(&self, bucket: &str) -> BTreeMap<String, u64> {
+        let mut objects = BTreeMap::new();
+        let mut after = String::new();
+        loop {
+            let query = [("list-type", "2"), ("start-after", after.as_str())];
+            let answer = http::get(&self.url(Method::Get, (bucket, ""), &Headers::new(), &query));
+            assert_eq!(answer.status, 200, "list {bucket}: {}", answer.text());
+            let page = answer.text();
+            let element = |text: &str, name: &str| {
+                let (_, rest) = text.split_once(&format!("<{name}>"))?;
+                Some(rest.split_once('<')?.0.to_owned())
+            };
+            for entry in page.split("<Contents>").skip(1) {
+                // Keys of ours have no character that XML would escape.
+                let key = element(entry, "Key").expect("an entry has a key");
+                let size = element(entry, "Size").and_then(|size| size.parse().ok());
+                objects.insert(key, size.expect("an entry has a size"));
+            }
+            match objects.last_key_value() {
+                Some((last, _)) if page.contains("<IsTruncated>true<") => after.clone_from(last),
+                _ => return objects,
+            }
+        }
     }
 }

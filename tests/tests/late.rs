@@ -66,7 +66,7 @@ fn what_a_confirmation_that_was_rolled_back_copied_is_removed() {
         assert_eq!(confirm(&mut ada, &ticket.upload_id).outcome(), ("uploaded", None));
         ada.batch_execute("ROLLBACK").unwrap();
         let (bucket, stem) = scene.place_of_final_key(&ticket.upload_id);
-        let listing = scene.listing(&bucket);
+        let listing = scene.store.listing(&bucket);
         let key = listing.keys().find(|key| key.starts_with(&stem)).expect("the copy is there");
         let copy = (bucket, key.clone());
         let staged = scene.place_of_upload(&ticket.upload_id);

@@ -343,7 +343,7 @@ fn first_uses_under_different_prefixes_all_work_and_the_recorded_name_wins() {
     }
     collect_everything(&scene);
     for name in &names {
-        assert_eq!(scene.listing(name).len(), 0, "{name}: whatever the name, nothing is left behind");
+        assert_eq!(scene.store.listing(name).len(), 0, "{name}: whatever the name, nothing is left behind");
     }
 }
 

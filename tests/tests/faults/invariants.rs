@@ -152,7 +152,7 @@ fn store_and_tables_agree(world: &World, saboteur: &Saboteur) {
         .collect();
     let mut orphans = Vec::new();
     for bucket in &buckets {
-        for (key, size) in world.scene.listing(bucket) {
+        for (key, size) in world.scene.store.listing(bucket) {
             let place = (bucket.clone(), key);
             match objects.remove(&place) {
                 Some((recorded, sha256)) => {
