@@ -1,13 +1,15 @@
 //! What must hold once everything is quiet, over every row and every object.
 
 use crate::client::Client;
+use crate::consumer::Seen;
 use crate::ledger::Fate;
 use crate::saboteur::Saboteur;
 use crate::world::World;
 use pg_storage_core::presign::Method;
 use pg_storage_tests::http::{self, Headers};
-use pg_storage_tests::{flow, process};
+use pg_storage_tests::{eventually, flow};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 /// Lets the collector finish: what is pending has expired, and every deletion is due.
 pub fn settle(world: &World) {
@@ -18,20 +20,26 @@ pub fn settle(world: &World) {
         )
         .expect("expire what is pending");
     for round in 0.. {
-        superuser.batch_execute("UPDATE storage.object_deletions SET not_before = now()").expect("make due");
+        // As if the hours had passed: also the leases of those who died are over.
+        superuser
+            .batch_execute("UPDATE storage.object_deletions SET not_before = now(), claimed_until = NULL")
+            .expect("make due");
         let [.., failed] = world.scene.maintain();
         assert_eq!(failed, 0, "a deletion failed without any fault");
         let left: i64 = world.scene.value("SELECT count(*) FROM storage.object_deletions");
         if left == 0 {
             return;
         }
+        // The worker may be at some of them.
+        std::thread::sleep(Duration::from_millis(300));
         assert!(round < 30, "{left} deletions stay queued however often they are tried");
     }
 }
 
 /// Compares everything with everything.
-pub fn check(world: &World, clients: &mut [Client], saboteur: &Saboteur) {
+pub fn check(world: &World, clients: &mut [Client], seen: &Seen, saboteur: &Saboteur) {
     same_as_promised(world, clients);
+    one_event_each(world, clients, seen);
     bytes_of_every_file(world, clients);
     store_and_tables_agree(world, saboteur);
     nothing_left_open(world);
@@ -77,6 +85,50 @@ fn same_as_promised(world: &World, clients: &[Client]) {
         let lost = clients.iter().any(|client| client.ledger.lost.contains(filename));
         if !explained.contains(id) && !lost {
             world.violation(format!("nobody was told of file {id}, {filename}"));
+        }
+    }
+}
+
+/// Whatever was committed has its event, once; and the consumer was given all of them.
+fn one_event_each(world: &World, clients: &[Client], seen: &Seen) {
+    let mut events: BTreeMap<(String, String), Vec<i64>> = BTreeMap::new();
+    let query =
+        "SELECT kind::text, file_id::text, id, announced, acknowledged_at IS NOT NULL FROM storage.events";
+    for row in world.scene.superuser().query(query, &[]).expect("read the events") {
+        let id: i64 = row.get(2);
+        events.entry((row.get(1), row.get(0))).or_default().push(id);
+        if !seen.ids.contains(&id) || !row.get::<_, bool>(3) || !row.get::<_, bool>(4) {
+            world.violation(format!("event {id} was not announced, given and acknowledged"));
+        }
+    }
+    let mut expect = |id: &str, kind: &str, wanted: &[usize]| {
+        let found = events.remove(&(id.to_owned(), kind.to_owned())).unwrap_or_default();
+        if !wanted.contains(&found.len()) {
+            world.violation(format!("file {id} has the events {found:?} that it was {kind}, not {wanted:?}"));
+        }
+    };
+    for (id, fate) in clients.iter().flat_map(|client| &client.ledger.files) {
+        let (created, deleted): (&[usize], &[usize]) = match fate {
+            Fate::Exists(_) => (&[1], &[0]),
+            Fate::Absent("deleted") => (&[1], &[1]),
+            Fate::Absent(_) => (&[0], &[0]),
+            Fate::Unknown(_) => (&[0, 1], &[0, 1]),
+        };
+        expect(id, "created", created);
+        expect(id, "deleted", deleted);
+    }
+    let files: BTreeSet<String> = world
+        .scene
+        .superuser()
+        .query("SELECT id::text FROM storage.files", &[])
+        .expect("read the files")
+        .iter()
+        .map(|row| row.get(0))
+        .collect();
+    // What is left is of requests whose answer was lost.
+    for (file, kind) in events.keys() {
+        if kind != "created" || !files.contains(file) {
+            world.violation(format!("an event says that file {file} was {kind}"));
         }
     }
 }
@@ -190,6 +242,7 @@ fn nothing_left_open(world: &World) {
         ("advisory locks", "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"),
         ("prepared transactions", "SELECT count(*) FROM pg_prepared_xacts"),
         ("queued deletions", "SELECT count(*) FROM storage.object_deletions"),
+        ("objects being deleted", "SELECT count(*) FROM storage.objects WHERE deleting"),
         ("pending uploads", "SELECT count(*) FROM storage.upload_requests WHERE status = 'requested'"),
         (
             "uploads without a file that was never deleted",
@@ -234,5 +287,8 @@ fn no_crash_but_ours(world: &World, saboteur: &Saboteur) {
     if crashes > saboteur.killed.len() {
         world.violation(format!("{crashes} crashes after {} kills", saboteur.killed.len()));
     }
-    assert!(process::is_alive(world.cluster.postmaster_pid()), "the server runs");
+    eventually("the worker to run", Duration::from_secs(30), || {
+        let workers = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pg_storage worker'";
+        (world.scene.value::<i64>(workers) == 1).then_some(())
+    });
 }

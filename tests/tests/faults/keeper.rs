@@ -1,47 +1,69 @@
-//! Whoever runs maintenance beside the load, as a server without the worker would have it done.
+//! Those who work for the house: their sessions, and the one who runs maintenance beside the worker.
 
 use crate::world::World;
 use pg_storage_tests::{Refusal, Rng};
 use postgres::{Client, Error};
 use std::time::Duration;
 
-/// What a pass may fail of: a cancel, or a server that goes away. A store that fails is not an error of the pass.
-const EXPECTED: [&str; 1] = ["57014"];
+/// A session of the superuser that comes back after every break.
+pub struct Staff {
+    world: &'static World,
+    name: &'static str,
+    client: Option<Client>,
+}
 
-/// Maintains until the run is over.
-pub fn keep(world: &'static World, mut rng: Rng) {
-    let mut session: Option<Client> = None;
-    while !world.is_finishing() {
-        std::thread::sleep(Duration::from_millis(rng.below(1200)));
-        let client = match session.as_mut().filter(|client| !client.is_closed()) {
-            Some(client) => client,
-            None => {
-                let Ok(mut client) = world.cluster.try_connect("postgres", world.scene.database.name())
-                else {
-                    continue;
-                };
-                // A pass waits for nobody but the store.
-                if client.batch_execute("SET lock_timeout = '10s'; SET statement_timeout = '30s'").is_err() {
-                    continue;
-                }
-                session.insert(client)
+impl Staff {
+    pub fn new(world: &'static World, name: &'static str) -> Self {
+        Self { world, name, client: None }
+    }
+
+    /// Ends the connection without a word.
+    pub fn leave(&mut self) {
+        self.client = None;
+    }
+
+    /// Runs something, in a session that is made if need be. Nothing but a cancel or the end of the server may stop it:
+    /// a store that fails is not an error here.
+    pub fn ask<T>(
+        &mut self,
+        what: &'static str,
+        statement: impl FnOnce(&mut Client) -> Result<T, Error>,
+    ) -> Option<T> {
+        let world = self.world;
+        if self.client.as_ref().is_none_or(Client::is_closed) {
+            self.client = world.cluster.try_connect("postgres", world.scene.database.name()).ok();
+            // These wait for nobody but the store.
+            let limits = "SET lock_timeout = '10s'; SET statement_timeout = '30s'";
+            self.client.as_mut()?.batch_execute(limits).ok()?;
+        }
+        let client = self.client.as_mut()?;
+        let result = world.watched(self.name, what, || statement(client));
+        world.did(what);
+        result.inspect_err(|error| self.explain(what, error)).ok()
+    }
+
+    fn explain(&self, what: &str, error: &Error) {
+        if let Some(refusal) = Refusal::of(error).filter(|refusal| !refusal.sqlstate.starts_with("57P")) {
+            self.world.refused(&refusal);
+            if refusal.sqlstate != "57014" {
+                self.world.violation(format!("{what} failed: {refusal:?}"));
             }
-        };
-        let passed = world.watched("the keeper", "run_maintenance", || {
-            client.query_one("SELECT * FROM storage.run_maintenance()", &[])
-        });
-        world.did("run_maintenance");
-        if let Err(error) = passed {
-            explain(world, &error);
         }
     }
 }
 
-fn explain(world: &World, error: &Error) {
-    if let Some(refusal) = Refusal::of(error).filter(|refusal| !refusal.sqlstate.starts_with("57P")) {
-        world.refused(&refusal);
-        if !EXPECTED.contains(&refusal.sqlstate.as_str()) {
-            world.violation(format!("run_maintenance failed: {refusal:?}"));
-        }
+/// Maintains until the run is over.
+pub fn keep(world: &'static World, mut rng: Rng) {
+    let mut session = Staff::new(world, "the keeper");
+    while !world.is_finishing() {
+        std::thread::sleep(Duration::from_millis(rng.below(3000)));
+        session.ask("run_maintenance", |client| {
+            if rng.percent(10) {
+                // Whoever runs it in a transaction of their own may think better of it.
+                client.batch_execute("BEGIN; SELECT storage.run_maintenance(); ROLLBACK")
+            } else {
+                client.batch_execute("SELECT storage.run_maintenance()")
+            }
+        });
     }
 }

@@ -7,6 +7,7 @@
 
 mod actions;
 mod client;
+mod consumer;
 mod invariants;
 mod keeper;
 mod ledger;
@@ -69,11 +70,12 @@ fn nothing_is_lost_and_nothing_left_behind_whatever_fails() {
             Client::new(world, &format!("user{number}"), "default", buckets, rng.fork())
         })
         .collect();
-    let (mut newcomers, keeper) = (rng.fork(), rng.fork());
-    let (mut clients, saboteur) = std::thread::scope(|scope| {
+    let (mut newcomers, keeper, consumer) = (rng.fork(), rng.fork(), rng.fork());
+    let (mut clients, saboteur, mut seen) = std::thread::scope(|scope| {
         let working: Vec<_> =
             clients.into_iter().map(|client| scope.spawn(move || client.work(usize::MAX))).collect();
         let keeping = scope.spawn(move || keeper::keep(world, keeper));
+        let consuming = scope.spawn(move || consumer::consume(world, consumer));
         let arriving = scope.spawn(move || arrive(world, &mut newcomers));
         let sabotaging = scope.spawn(move || sabotage(saboteur, target, begun));
         while !sabotaging.is_finished() {
@@ -87,7 +89,7 @@ fn nothing_is_lost_and_nothing_left_behind_whatever_fails() {
         let mut clients = arriving.join().expect("the newcomers came to their end");
         clients.extend(working.into_iter().map(|client| client.join().expect("a client came to its end")));
         keeping.join().expect("the keeper came to its end");
-        (clients, saboteur)
+        (clients, saboteur, consuming.join().expect("the consumer came to its end"))
     });
     let (operations, faults) = (world.operations(), world.faults());
     print("operations", &operations);
@@ -97,7 +99,8 @@ fn nothing_is_lost_and_nothing_left_behind_whatever_fails() {
 
     world.proxy.wait_until_idle();
     invariants::settle(world);
-    invariants::check(world, &mut clients, &saboteur);
+    consumer::drain(world, &mut seen);
+    invariants::check(world, &mut clients, &seen, &saboteur);
     say(&format!("looked at everything after {:?}", begun.elapsed()));
     let violations = world.violations();
     assert!(
@@ -117,6 +120,7 @@ fn open(rng: &mut Rng) -> (&'static World, LocalStore) {
     let options = remote(&access)
         .setting("max_prepared_transactions", "50")
         .setting("pg_storage.deletion_delay", "0")
+        .setting("pg_storage.worker_interval", "1")
         // A run may last longer than the usual lifetime; the uploads that expire ask for it.
         .setting("pg_storage.upload_url_ttl", "86400")
         .setting("pg_storage.connect_timeout", "1000")
@@ -124,6 +128,8 @@ fn open(rng: &mut Rng) -> (&'static World, LocalStore) {
     let cluster: &'static Cluster = Box::leak(Box::new(Cluster::start(options)));
     let scene = Scene::on(cluster, store.access());
     scene.shared_bucket();
+    cluster.set("pg_storage.databases", scene.database.name());
+    cluster.reload();
     (Box::leak(Box::new(World::new(cluster, scene, proxy, rng))), store)
 }
 

@@ -31,6 +31,8 @@ enum Act {
     Terminate,
     KillBackend,
     KillWorker,
+    KillLauncher,
+    TerminateWorker,
     KillPostmaster,
     StopImmediately,
     StopFast,
@@ -86,10 +88,15 @@ impl Saboteur {
                 self.await_recovery(victim);
             }
             Act::KillWorker => {
-                let victim =
-                    self.signal_one("KILL", "kill -9 of a worker", |title| title.contains("pg_storage"));
+                let victim = self.signal_one("KILL", "kill -9 of the worker", is_worker);
                 self.await_recovery(victim);
             }
+            Act::KillLauncher => {
+                let is_launcher = |title: &str| title.contains("pg_storage launcher");
+                let victim = self.signal_one("KILL", "kill -9 of the launcher", is_launcher);
+                self.await_recovery(victim);
+            }
+            Act::TerminateWorker => drop(self.signal_one("TERM", "terminate the worker", is_worker)),
             Act::KillPostmaster => {
                 self.world.cluster.kill();
                 self.start("kill -9 of the postmaster");
@@ -183,6 +190,10 @@ impl Saboteur {
     }
 }
 
+fn is_worker(title: &str) -> bool {
+    title.contains("pg_storage worker")
+}
+
 fn round() -> Vec<Act> {
     let mut acts = vec![
         Act::Cancel,
@@ -192,6 +203,8 @@ fn round() -> Vec<Act> {
         Act::KillBackend,
         Act::KillBackend,
         Act::KillWorker,
+        Act::KillLauncher,
+        Act::TerminateWorker,
         Act::KillPostmaster,
         Act::StopImmediately,
         Act::StopFast,
