@@ -104,8 +104,9 @@ impl Client {
     }
 
     fn content(&mut self, unique: &str) -> Arc<Content> {
-        if self.rng.percent(75) {
-            self.rng.pick(&self.world.contents)
+        if self.rng.percent(80) {
+            let hot = self.rng.percent(60);
+            self.rng.pick(if hot { &self.world.contents[..5] } else { &self.world.contents })
         } else {
             let length = 1 + self.rng.below(20_000) as usize;
             Arc::new(Content::new(flow::some_bytes(unique, length)))
@@ -129,11 +130,10 @@ impl Client {
                 let wrong = Content::new(wrong);
                 // Before the answer, which may be lost.
                 upload.sent.insert(wrong.sha256.clone());
-                if upload.arrived && !upload.declared {
-                    upload.arrived = false;
-                }
+                let refuses = world.enforces && upload.declared;
+                upload.arrived &= refuses;
                 let answer = send(&wrong.bytes, &headers);
-                if upload.declared {
+                if refuses {
                     upload.sent.remove(&wrong.sha256);
                     if answer.is_some_and(|answer| answer.is_success()) {
                         world.violation(format!("the store took other bytes for upload {id}"));
@@ -202,7 +202,7 @@ impl Client {
     fn doubt(&mut self, id: &str, trouble: Trouble) -> (Trouble, Vec<Effect>) {
         let Some(upload) = self.ledger.uploads.get_mut(id) else { return (trouble, Vec::new()) };
         let file = upload.ticket.file_id.clone();
-        let possible = vec![Effect::Made(file, upload.sent.clone()), Effect::Ended(id.to_owned())];
+        let possible = vec![Effect::Made(file, upload.promised()), Effect::Ended(id.to_owned())];
         if trouble.is("42704", "UPLOAD_NOT_FOUND") {
             if upload.doubtful {
                 upload.standing = Standing::Ghost;
@@ -232,7 +232,7 @@ impl Client {
                 if upload.sent.is_empty() {
                     self.world.violation(format!("upload {id} of {} is confirmed without a PUT", self.user));
                 }
-                vec![Effect::Made(file, upload.sent.clone()), ended]
+                vec![Effect::Made(file, upload.promised()), ended]
             }
             "expired" if upload.short => vec![Effect::Gone(file, "expired"), ended],
             "aborted" if upload.doubtful => vec![Effect::Gone(file, "aborted"), ended],

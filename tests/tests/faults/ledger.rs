@@ -48,6 +48,13 @@ pub struct Upload {
     pub arrived: bool,
 }
 
+impl Upload {
+    /// Digests that its file may have.
+    pub fn promised(&self) -> Digests {
+        if self.declared { Digests::from([self.content.sha256.clone()]) } else { self.sent.clone() }
+    }
+}
+
 /// Something that a transaction does, if it commits.
 #[derive(Clone, Debug)]
 pub enum Effect {

@@ -17,9 +17,10 @@ mod world;
 
 use client::Client;
 use pg_storage_tests::scene::remote;
-use pg_storage_tests::{Cluster, FaultyStore, LocalStore, Rng, Scene, StoreAccess};
+use pg_storage_tests::{Cluster, FaultyStore, Garage, LocalStore, Rng, Scene, StoreAccess};
 use saboteur::{DRIZZLE, Saboteur};
 use std::io::Write;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 use world::{Counts, World, total};
 
@@ -42,7 +43,7 @@ fn setting(name: &str) -> Option<u64> {
 }
 
 fn print(title: &str, counts: &Counts) {
-    say(&format!("{title}: {}", total(counts)));
+    say(&format!("{title}:"));
     for (name, count) in counts {
         say(&format!("  {count:6} {name}"));
     }
@@ -50,18 +51,36 @@ fn print(title: &str, counts: &Counts) {
 
 #[test]
 fn nothing_is_lost_and_nothing_left_behind_whatever_fails() {
+    let store = LocalStore::start();
+    let access = store.access().clone();
+    run(&access, Some(store), target());
+}
+
+/// A store that refuses neither other bytes than those declared nor a second PUT.
+#[test]
+fn nothing_is_lost_on_a_store_that_enforces_nothing() {
+    run(Garage::start().access(), None, target() / 5);
+}
+
+fn target() -> usize {
+    setting("PG_STORAGE_FAULT_OPERATIONS").unwrap_or(10_000) as usize
+}
+
+/// Only what the run is about: two at once would be in each other's way.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn run(access: &StoreAccess, store: Option<LocalStore>, target: usize) {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let seed = setting("PG_STORAGE_FAULT_SEED").unwrap_or_else(|| {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a clock after 1970");
         now.subsec_nanos().into()
     });
-    let target = setting("PG_STORAGE_FAULT_OPERATIONS").unwrap_or(10_000) as usize;
-    say(&format!("faults: PG_STORAGE_FAULT_SEED={seed} PG_STORAGE_FAULT_OPERATIONS={target}"));
+    say(&format!("PG_STORAGE_FAULT_SEED={seed}, {target} operations"));
 
     let begun = Instant::now();
     let mut rng = Rng::new(seed);
-    let world = open(&mut rng);
-    let saboteur = Saboteur::new(world.0, world.1, rng.fork());
-    let world = world.0;
+    let world = open(access, store.is_some(), &mut rng);
+    let saboteur = Saboteur::new(world, store, rng.fork());
     world.proxy.disturb(rng.number(), 60, &DRIZZLE);
 
     let clients: Vec<Client> = (0..CLIENTS)
@@ -95,7 +114,15 @@ fn nothing_is_lost_and_nothing_left_behind_whatever_fails() {
     print("operations", &operations);
     print("faults", &faults);
     print("outcomes", &world.outcomes());
-    say(&format!("{} clients, {} rounds of faults, {:?}", clients.len(), saboteur.rounds, begun.elapsed()));
+    print("longest waits in milliseconds", &world.longest());
+    say(&format!(
+        "{} operations, {} faults in {} rounds, {} clients, {:?}",
+        total(&operations),
+        total(&faults),
+        saboteur.rounds,
+        clients.len(),
+        begun.elapsed()
+    ));
 
     world.proxy.wait_until_idle();
     invariants::settle(world);
@@ -105,7 +132,7 @@ fn nothing_is_lost_and_nothing_left_behind_whatever_fails() {
     let violations = world.violations();
     assert!(
         violations.is_empty(),
-        "{} violations with PG_STORAGE_FAULT_SEED={seed} PG_STORAGE_FAULT_OPERATIONS={target}:\n{}",
+        "{} violations with PG_STORAGE_FAULT_SEED={seed}, {target} operations:\n{}",
         violations.len(),
         violations.join("\n")
     );
@@ -113,11 +140,9 @@ fn nothing_is_lost_and_nothing_left_behind_whatever_fails() {
 }
 
 /// A cluster whose sessions and clients reach the store through the proxy only.
-fn open(rng: &mut Rng) -> (&'static World, LocalStore) {
-    let store = LocalStore::start();
-    let proxy = FaultyStore::before(&store.access().endpoint);
-    let access = StoreAccess { endpoint: proxy.endpoint(), ..store.access().clone() };
-    let options = remote(&access)
+fn open(store: &StoreAccess, enforces: bool, rng: &mut Rng) -> &'static World {
+    let proxy = FaultyStore::before(&store.endpoint);
+    let options = remote(&StoreAccess { endpoint: proxy.endpoint(), ..store.clone() })
         .setting("max_prepared_transactions", "50")
         .setting("pg_storage.deletion_delay", "0")
         .setting("pg_storage.worker_interval", "1")
@@ -126,11 +151,11 @@ fn open(rng: &mut Rng) -> (&'static World, LocalStore) {
         .setting("pg_storage.connect_timeout", "1000")
         .setting("pg_storage.request_timeout", "2000");
     let cluster: &'static Cluster = Box::leak(Box::new(Cluster::start(options)));
-    let scene = Scene::on(cluster, store.access());
+    let scene = Scene::on(cluster, store);
     scene.shared_bucket();
     cluster.set("pg_storage.databases", scene.database.name());
     cluster.reload();
-    (Box::leak(Box::new(World::new(cluster, scene, proxy, rng))), store)
+    Box::leak(Box::new(World::new(cluster, scene, proxy, enforces, rng)))
 }
 
 /// One tenant after the other begins, so that buckets are provisioned all through the run.

@@ -36,17 +36,24 @@ enum Act {
     KillPostmaster,
     StopImmediately,
     StopFast,
-    KillStore,
-    FreezeStore,
-    FillDisk,
-    SkewStore(&'static str),
+    Store(StoreAct),
     Disturb(Fault),
+}
+
+/// One way to break the store.
+#[derive(Clone, Copy, Debug)]
+enum StoreAct {
+    Kill,
+    Freeze,
+    FillDisk,
+    Skew(&'static str),
 }
 
 /// Keeps count of what it killed, to tell it from what died by itself.
 pub struct Saboteur {
     world: &'static World,
-    store: LocalStore,
+    /// `None`: a store that is left in peace, but for its requests.
+    store: Option<LocalStore>,
     rng: Rng,
     round: Vec<Act>,
     /// Processes of the server that were killed while the rest was left alive.
@@ -58,7 +65,7 @@ pub struct Saboteur {
 }
 
 impl Saboteur {
-    pub fn new(world: &'static World, store: LocalStore, rng: Rng) -> Self {
+    pub fn new(world: &'static World, store: Option<LocalStore>, rng: Rng) -> Self {
         Self { world, store, rng, round: Vec::new(), killed: BTreeSet::new(), starts: 1, rounds: 0 }
     }
 
@@ -66,15 +73,10 @@ impl Saboteur {
         self.world
     }
 
-    /// The store, as it is left: running, with the right clock and room on its disk.
-    pub fn store(&self) -> &LocalStore {
-        &self.store
-    }
-
     /// Breaks one thing, waits a while, and mends it. Each round has everything once, in another order.
     pub fn act(&mut self) {
         if self.round.is_empty() {
-            self.round = round();
+            self.round = round(self.store.is_some());
             self.rng.shuffle(&mut self.round);
         }
         let Some(act) = self.round.pop() else { return };
@@ -109,31 +111,10 @@ impl Saboteur {
                 self.world.cluster.stop(Stop::Fast);
                 self.start("stop -m fast");
             }
-            Act::KillStore => {
-                self.store.stop("KILL");
-                sleep(pause);
-                self.store.start_again();
-                self.world.inflicted("store: kill -9");
-            }
-            Act::FreezeStore => {
-                self.store.freeze();
-                // Longer than the server waits for it, now and then.
-                sleep(pause * 2);
-                self.store.thaw();
-                self.world.inflicted("store: frozen");
-            }
-            Act::FillDisk => {
-                self.store.set_disk_full(true);
-                sleep(pause);
-                self.store.set_disk_full(false);
-                self.world.inflicted("store: disk full");
-            }
-            Act::SkewStore(offset) => {
-                self.store.stop("TERM");
-                self.store.start_skewed(offset);
-                sleep(pause);
-                self.store.restart("TERM");
-                self.world.inflicted(&format!("store: clock {offset}"));
+            Act::Store(act) => {
+                if let Some(store) = &mut self.store {
+                    self.world.inflicted(break_store(store, act, pause));
+                }
             }
             Act::Disturb(fault) => {
                 self.world.proxy.set("", fault);
@@ -190,11 +171,47 @@ impl Saboteur {
     }
 }
 
+/// Breaks the store, waits a while, and mends it; its name.
+fn break_store(store: &mut LocalStore, act: StoreAct, pause: Duration) -> &'static str {
+    match act {
+        StoreAct::Kill => {
+            store.stop("KILL");
+            sleep(pause);
+            store.start_again();
+            "store: kill -9"
+        }
+        StoreAct::Freeze => {
+            store.freeze();
+            // Longer than the server waits for it, now and then.
+            sleep(pause * 2);
+            store.thaw();
+            "store: frozen"
+        }
+        StoreAct::FillDisk => {
+            store.set_disk_full(true);
+            sleep(pause);
+            store.set_disk_full(false);
+            "store: disk full"
+        }
+        StoreAct::Skew(offset) => {
+            store.stop("TERM");
+            store.start_skewed(offset);
+            sleep(pause);
+            store.restart("TERM");
+            if offset.starts_with('+') {
+                "store: clock 20 minutes ahead"
+            } else {
+                "store: clock 20 minutes behind"
+            }
+        }
+    }
+}
+
 fn is_worker(title: &str) -> bool {
     title.contains("pg_storage worker")
 }
 
-fn round() -> Vec<Act> {
+fn round(with_store: bool) -> Vec<Act> {
     let mut acts = vec![
         Act::Cancel,
         Act::Cancel,
@@ -208,15 +225,13 @@ fn round() -> Vec<Act> {
         Act::KillPostmaster,
         Act::StopImmediately,
         Act::StopFast,
-        Act::KillStore,
-        Act::KillStore,
-        Act::FreezeStore,
-        Act::FreezeStore,
-        Act::FillDisk,
-        Act::FillDisk,
-        Act::SkewStore("+20m"),
-        Act::SkewStore("-20m"),
     ];
+    if with_store {
+        let twice = [StoreAct::Kill, StoreAct::Freeze, StoreAct::FillDisk].map(Act::Store);
+        acts.extend(twice);
+        acts.extend(twice);
+        acts.extend(["+20m", "-20m"].map(|offset| Act::Store(StoreAct::Skew(offset))));
+    }
     acts.extend(DRIZZLE.map(Act::Disturb));
     acts
 }

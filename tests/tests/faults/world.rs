@@ -21,12 +21,16 @@ pub struct World {
     pub scene: Scene,
     /// Between everybody and the store.
     pub proxy: FaultyStore,
+    /// Whether the store refuses bytes that are not those declared, and a second PUT to a key.
+    pub enforces: bool,
+    /// The first of them are asked for most often.
     pub contents: Vec<Arc<Content>>,
     operations: Mutex<Counts>,
     outcomes: Mutex<Counts>,
     faults: Mutex<Counts>,
     violations: Mutex<Vec<String>>,
     calls: Mutex<BTreeMap<String, (&'static str, Instant)>>,
+    longest: Mutex<BTreeMap<&'static str, Duration>>,
     finishing: AtomicBool,
 }
 
@@ -46,7 +50,13 @@ impl Content {
 }
 
 impl World {
-    pub fn new(cluster: &'static Cluster, scene: Scene, proxy: FaultyStore, rng: &mut Rng) -> Self {
+    pub fn new(
+        cluster: &'static Cluster,
+        scene: Scene,
+        proxy: FaultyStore,
+        enforces: bool,
+        rng: &mut Rng,
+    ) -> Self {
         let contents = (0..40)
             .map(|number| {
                 let length = match rng.below(10) {
@@ -66,12 +76,14 @@ impl World {
             cluster,
             scene,
             proxy,
+            enforces,
             contents,
             operations: Mutex::default(),
             outcomes: Mutex::default(),
             faults: Mutex::default(),
             violations: Mutex::default(),
             calls: Mutex::default(),
+            longest: Mutex::default(),
             finishing: AtomicBool::new(false),
         }
     }
@@ -127,6 +139,12 @@ impl World {
         lock(&self.violations).clone()
     }
 
+    /// The longest that anybody waited for a statement of each kind, in milliseconds.
+    pub fn longest(&self) -> Counts {
+        let longest = lock(&self.longest);
+        longest.iter().map(|(what, took)| ((*what).to_owned(), took.as_millis() as usize)).collect()
+    }
+
     /// From now on clients settle what is open and end.
     pub fn finish(&self) {
         self.finishing.store(true, Ordering::Release);
@@ -140,10 +158,14 @@ impl World {
     pub fn watched<T>(&self, who: &str, what: &'static str, statement: impl FnOnce() -> T) -> T {
         lock(&self.calls).insert(who.to_owned(), (what, Instant::now()));
         let result = statement();
-        let begun = lock(&self.calls).remove(who).map(|(_, begun)| begun);
-        if let Some(took) = begun.map(|begun| begun.elapsed()).filter(|took| *took > DEADLINE) {
+        let Some((_, begun)) = lock(&self.calls).remove(who) else { return result };
+        let took = begun.elapsed();
+        if took > DEADLINE {
             self.violation(format!("{who} waited {took:?} for {what}"));
         }
+        let mut longest = lock(&self.longest);
+        let longest = longest.entry(what).or_default();
+        *longest = took.max(*longest);
         result
     }
 
