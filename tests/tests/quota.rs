@@ -304,8 +304,7 @@ fn the_ledger_equals_a_count_after_many_sessions_did_everything_at_once() {
             });
         }
         for _ in 0..10 {
-            scene.superuser().batch_execute("SELECT storage_private.expire_uploads(1000)").unwrap();
-            scene.superuser().batch_execute("SELECT storage_private.compact_room()").unwrap();
+            scene.maintain();
             thread::sleep(Duration::from_millis(100));
         }
     });
@@ -313,7 +312,7 @@ fn the_ledger_equals_a_count_after_many_sessions_did_everything_at_once() {
     assert_eq!(ledger, count);
     // Those past their time hold no room, but are counted until somebody ends them.
     thread::sleep(Duration::from_millis(1100));
-    scene.superuser().batch_execute("SELECT storage_private.expire_uploads(1000)").unwrap();
+    scene.maintain();
     let (ledger, count) = ledger_and_count(&scene);
     assert_eq!(ledger, count);
     assert!(count.0 > 0 && count.0 <= 20 && count.1 <= 1500, "{count:?}");
@@ -506,7 +505,7 @@ fn maintenance_subtracts_what_was_released_except_where_a_request_is_at_it() {
     assert_eq!(scene.value::<i64>("SELECT storage_private.compact_room()"), 0);
     ada.batch_execute("ROLLBACK").unwrap();
     assert_eq!(ledger_rows(&scene), 1 + 6);
-    assert_eq!(scene.value::<i64>("SELECT storage_private.compact_room()"), 1);
+    scene.maintain();
     assert_eq!(ledger_rows(&scene), 1);
     assert_exact(&scene, 4);
 
@@ -518,7 +517,7 @@ fn maintenance_subtracts_what_was_released_except_where_a_request_is_at_it() {
              INSERT INTO storage_private.released_room SELECT id, 1, 1 FROM storage.buckets WHERE key <> 'private'",
         )
         .unwrap();
-    scene.value::<i64>("SELECT storage_private.compact_room()");
+    scene.maintain();
     assert_eq!(ledger_rows(&scene), 1);
 
     // A request subtracts by itself.
