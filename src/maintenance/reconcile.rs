@@ -96,7 +96,19 @@ fn note(physical: &str, progress: &Progress<'_>, error: Option<&str>) -> Result<
     })
 }
 
+/// Whether no other transaction is at this bucket now.
+fn is_free(physical: &str) -> Result<bool> {
+    catalog::as_owner(|| {
+        catalog::write("SELECT storage_private.hold_reconciliation($1, false)", &[physical.into()], |rows| {
+            Ok(rows.first().get_one()?.unwrap_or(false))
+        })
+    })
+}
+
 fn reconcile(scope: Scope, bucket: &Due, pages: &mut u32, report: &mut Report) -> Result<()> {
+    if !scope.step(|| is_free(&bucket.physical))? {
+        return Ok(());
+    }
     let min_age = Interval::from_seconds(guc::ORPHAN_MIN_AGE.get().into());
     let scan = Scan::open(scope, &bucket.physical, min_age, Repair::IfFree)?;
     let reached = bucket.reached.clone().and_then(|key| String::from_utf8(key).ok());

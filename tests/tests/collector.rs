@@ -115,6 +115,7 @@ fn a_pass_takes_what_was_due_when_it_began_and_asks_a_failing_bucket_once() {
         remote(&access).setting("pg_storage.request_timeout", "3s").setting("pg_storage.max_attempts", "1"),
     );
     let scene = Scene::on(cluster, &access);
+    scene.set("pg_storage.reconcile_interval", "0");
     Upload::declared(b"bytes").complete(&mut scene.user("ada"), b"bytes");
     let queue = |bucket: &str, jobs: i32| {
         scene

@@ -241,3 +241,30 @@ fn a_comparison_goes_on_where_it_stopped_and_a_failing_bucket_holds_up_no_other(
     assert_eq!(scene.value::<i64>(queued), 0);
     assert_eq!(proxy.lines().len(), asked, "the store is not even asked");
 }
+
+#[test]
+fn the_worker_compares_with_no_transaction_open() {
+    let store = LocalStore::start();
+    let proxy = FaultyStore::before(&store.access().endpoint);
+    let access = StoreAccess { endpoint: proxy.endpoint(), ..store.access().clone() };
+    let options = remote(&access).setting("pg_storage.worker_interval", "1s");
+    let scene = Scene::on(Box::leak(Box::new(Cluster::start(options))), &access);
+    let kept = Upload::declared(b"kept").complete(&mut scene.user("ada"), b"kept");
+    let (_, place) = rolled_back(&scene, "ada", b"rolled back");
+    reconcile(&scene);
+    proxy.set("list-type=2", Fault::Silent);
+    let pid: i32 = scene.value("SELECT storage.start_worker()");
+    proxy.wait_for_caller();
+    let open = format!(
+        "SELECT xact_start IS NOT NULL OR backend_xmin IS NOT NULL OR backend_xid IS NOT NULL
+                        FROM pg_stat_activity WHERE pid = {pid}"
+    );
+    assert!(!scene.value::<bool>(&open));
+    assert_eq!(scene.value::<i64>(&format!("SELECT count(*) FROM pg_locks WHERE pid = {pid} AND (relation IS NOT NULL OR transactionid IS NOT NULL)")), 0);
+    proxy.heal();
+    scene.superuser().execute("SELECT pg_cancel_backend($1)", &[&pid]).unwrap();
+    eventually("the removal of the bytes", LIMIT, || (!scene.exists(&place)).then_some(()));
+    assert_downloads(&mut scene.user("ada"), &kept.file_id, b"kept");
+    let still: i64 = scene.value(&format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}"));
+    assert_eq!(still, 1, "a cancel ends a step and not the worker");
+}

@@ -159,6 +159,7 @@ fn two_passes_at_once_neither_wait_nor_delete_twice() {
 #[test]
 fn many_deletions_go_to_the_store_in_batches() {
     let (scene, store) = Scene::counting();
+    scene.set("pg_storage.reconcile_interval", "0");
     let mut ada = scene.user("ada");
     let bytes = some_bytes("batch", 60);
     let kept = Upload::declared(&bytes).complete(&mut ada, &bytes);
