@@ -108,6 +108,9 @@ impl Client {
         while !self.prepared.is_empty() && self.session.connect().is_ok() {
             self.second_phase();
         }
+        // Of newcomers there are more than the server has connections.
+        self.session.drop_connection();
+        self.second.drop_connection();
         self
     }
 
