@@ -243,6 +243,16 @@ fn nothing_left_open(world: &World) {
         ("advisory locks", "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"),
         ("prepared transactions", "SELECT count(*) FROM pg_prepared_xacts"),
         ("queued deletions", "SELECT count(*) FROM storage.object_deletions"),
+        (
+            "buckets whose ledger of room is wrong",
+            "SELECT count(*) FROM storage_private.room r
+             CROSS JOIN LATERAL (SELECT coalesce(sum(d.files), 0) AS files, coalesce(sum(d.bytes), 0) AS bytes
+                                 FROM storage_private.released_room d WHERE d.bucket_id = r.bucket_id) AS released
+             CROSS JOIN LATERAL (SELECT count(*) AS files, coalesce(sum(f.size), 0) AS bytes
+                                 FROM storage.files f WHERE f.bucket_id = r.bucket_id) AS counted
+             WHERE (r.files - released.files, r.bytes - released.bytes)
+                   IS DISTINCT FROM (counted.files, counted.bytes)",
+        ),
         ("objects being deleted", "SELECT count(*) FROM storage.objects WHERE deleting"),
         ("pending uploads", "SELECT count(*) FROM storage.upload_requests WHERE status = 'requested'"),
         (

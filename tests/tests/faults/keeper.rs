@@ -1,9 +1,18 @@
 //! Those who work for the house: their sessions, and the one who runs maintenance beside the worker.
 
+use crate::CLIENTS;
 use crate::world::World;
 use pg_storage_tests::{Refusal, Rng};
 use postgres::{Client, Error};
 use std::time::Duration;
+
+/// Gives a bucket that users have to themselves a limit, or takes it away.
+const LIMIT: &str = "
+    UPDATE storage.buckets b
+    SET max_file_count = CASE WHEN b.max_file_count IS NULL THEN used.files + 6 END
+    FROM (SELECT count(*) AS files FROM storage.files f JOIN storage.buckets o ON o.id = f.bucket_id
+          WHERE o.owner_id = $1 AND o.key = 'public') AS used
+    WHERE b.owner_id = $1 AND b.key = 'public'";
 
 /// A session of the superuser that comes back after every break.
 pub struct Staff {
@@ -45,7 +54,9 @@ impl Staff {
     fn explain(&self, what: &str, error: &Error) {
         if let Some(refusal) = Refusal::of(error).filter(|refusal| !refusal.sqlstate.starts_with("57P")) {
             self.world.refused(&refusal);
-            if refusal.sqlstate != "57014" {
+            // A limit that waits for uploads under way, and gives up.
+            let gave_up = refusal.sqlstate == "55P03" && what == "limit";
+            if refusal.sqlstate != "57014" && !gave_up {
                 self.world.violation(format!("{what} failed: {refusal:?}"));
             }
         }
@@ -57,6 +68,10 @@ pub fn keep(world: &'static World, mut rng: Rng) {
     let mut session = Staff::new(world, "the keeper");
     while !world.is_finishing() {
         std::thread::sleep(Duration::from_millis(rng.below(3000)));
+        if rng.percent(25) {
+            let user = format!("user{}", rng.below(CLIENTS as u64));
+            session.ask("limit", |client| client.execute(LIMIT, &[&user]));
+        }
         session.ask("run_maintenance", |client| {
             if rng.percent(10) {
                 // Whoever runs it in a transaction of their own may think better of it.
