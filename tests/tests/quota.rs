@@ -467,6 +467,23 @@ fn a_quota_that_is_dropped_leaves_nothing_and_one_that_returns_counts_what_came_
 }
 
 #[test]
+fn a_bucket_that_is_deleted_with_its_files_leaves_nothing() {
+    let scene = limited("max_file_count = 3");
+    let mut ada = scene.user("ada");
+    let bytes = some_bytes("doomed", 10);
+    Upload::declared(&bytes).complete(&mut ada, &bytes);
+    Upload::of(b"pending").request(&mut ada);
+    assert_exact(&scene, 2);
+    scene.manager("ada").batch_execute("SELECT storage.delete_bucket('private', true)").unwrap();
+    let left = "SELECT count(*) FROM storage.buckets WHERE key = 'private'";
+    eventually("the end of the bucket", Duration::from_secs(30), || {
+        scene.maintain();
+        (scene.value::<i64>(left) == 0).then_some(())
+    });
+    assert_eq!(ledger_rows(&scene), 0);
+}
+
+#[test]
 fn a_ledger_that_says_too_much_is_corrected_before_anybody_is_refused() {
     let scene = limited("max_file_count = 2");
     let mut ada = scene.user("ada");
