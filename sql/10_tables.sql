@@ -227,8 +227,8 @@ COMMENT ON COLUMN storage.upload_requests.size IS 'Declared bytes; a signed head
 COMMENT ON COLUMN storage.upload_requests.sha256 IS 'Declared digest, 64 lower-case hex, a signed header; NULL: computed when confirmed.';
 COMMENT ON COLUMN storage.upload_requests.physical_name IS 'The bucket in the store that the URL names; this and the keys are NULL in a row that was inserted directly before the first use of its bucket.';
 COMMENT ON COLUMN storage.upload_requests.object_key IS 'The key that the URL names; no other request has it.';
-COMMENT ON COLUMN storage.upload_requests.final_key IS 'The key the object will have; the same where uploads are direct, else one that no URL names.';
-COMMENT ON COLUMN storage.upload_requests.direct IS 'True: the store enforces the declared digest and create-only, so the key is final. False: the key is staged; confirming copies the bytes to the final key and hashes the copy.';
+COMMENT ON COLUMN storage.upload_requests.final_key IS 'The key the object will have; the same where uploads are direct. Else what that key begins with, and no URL names: each confirmation copies to a key of its own below it.';
+COMMENT ON COLUMN storage.upload_requests.direct IS 'True: the store enforces the declared digest and create-only, so the key is final. False: the key is staged; confirming copies the bytes and hashes the copy.';
 COMMENT ON COLUMN storage.upload_requests.create_only IS 'True: If-None-Match is among the signed headers. False on stores that refuse it.';
 COMMENT ON COLUMN storage.upload_requests.method IS 'HTTP method of the URL.';
 COMMENT ON COLUMN storage.upload_requests.status IS 'Where it stands.';

@@ -208,11 +208,10 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     INSERT INTO storage.object_deletions (physical_name, key, reason, not_before)
-    SELECT gone.physical_name, k.key, 'upload request deleted',
+    SELECT gone.physical_name, gone.object_key, 'upload request deleted',
            -- The bytes of a file that was deleted just before stay as long as those of any other.
            CASE WHEN gone.status = 'uploaded' THEN greatest(d.due, clock_timestamp() + storage_private.deletion_delay()) ELSE d.due END
     FROM gone
-    CROSS JOIN LATERAL (SELECT gone.object_key UNION SELECT gone.final_key) AS k(key)
     CROSS JOIN LATERAL storage_private.sweep_times(gone.expires_at) AS d(due)
     -- What ended was queued when it did, and nothing more arrives once its URL is over.
     WHERE gone.object_key IS NOT NULL

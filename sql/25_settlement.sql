@@ -53,24 +53,26 @@ AS $$
 $$;
 COMMENT ON FUNCTION storage_private.note_waiting(uuid) IS 'Records that a confirmation came before the bytes.';
 
-CREATE FUNCTION storage_private.close_upload(upload_id uuid, status storage.upload_status, reason text, details text) RETURNS void
+CREATE FUNCTION storage_private.close_upload(
+    upload_id uuid, status storage.upload_status, reason text, details text, copied_key text
+) RETURNS void
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
     WITH closed AS (
         UPDATE storage.upload_requests u SET status = $2, reason = $3, details = $4, finished_at = clock_timestamp()
         WHERE u.id = $1 AND u.status = 'requested'
-        RETURNING u.physical_name, u.object_key, u.final_key, u.expires_at
+        RETURNING u.physical_name, u.object_key, u.expires_at
     )
-    -- The final key too: a confirmation that was rolled back may have copied the bytes there.
+    -- What confirmations copied that were rolled back or gave up, reconciliation finds: each has a key of its own.
     INSERT INTO storage.object_deletions (physical_name, key, reason, not_before)
     SELECT c.physical_name, k.key, 'upload ' || $2::text, d.due
     FROM closed c
-    CROSS JOIN LATERAL (SELECT c.object_key UNION SELECT c.final_key) AS k(key)
+    CROSS JOIN LATERAL (VALUES (c.object_key), ($5)) AS k(key)
     CROSS JOIN LATERAL storage_private.sweep_times(c.expires_at) AS d(due)
-    WHERE c.object_key IS NOT NULL
+    WHERE k.key IS NOT NULL
 $$;
-COMMENT ON FUNCTION storage_private.close_upload(uuid, storage.upload_status, text, text) IS
-'Ends an upload without a file and queues whatever it brought or may still bring in.';
+COMMENT ON FUNCTION storage_private.close_upload(uuid, storage.upload_status, text, text, text) IS
+'Ends an upload without a file and queues whatever it brought or may still bring in. copied_key: what this confirmation copied; NULL: nothing.';
 
 -- Never across access: temporary and public bytes end otherwise, or are read by others, than private ones.
 CREATE FUNCTION storage_private.shares_with(b storage.buckets, other storage.buckets) RETURNS boolean
@@ -182,7 +184,7 @@ END $$;
 COMMENT ON FUNCTION storage_private.finish_upload(storage.upload_requests, uuid) IS
 'Makes the file of an upload, over a verified object, with its event, and ends the upload as uploaded.';
 
-CREATE FUNCTION storage_private.accept_upload(upload_id uuid, sha256 bytea, size bigint, etag text)
+CREATE FUNCTION storage_private.accept_upload(upload_id uuid, verified_key text, sha256 bytea, size bigint, etag text)
 RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -208,13 +210,13 @@ BEGIN
     duplicate := target IS NOT NULL;
     IF NOT duplicate THEN
         INSERT INTO storage.objects (physical_name, key, bucket_id, sha256, size, content_type, etag)
-        VALUES (upload.physical_name, upload.final_key, b.id, accept_upload.sha256, accept_upload.size, upload.content_type, accept_upload.etag)
+        VALUES (upload.physical_name, verified_key, b.id, accept_upload.sha256, accept_upload.size, upload.content_type, accept_upload.etag)
         RETURNING id INTO target;
-    ELSIF upload.final_key <> upload.object_key THEN
+    ELSIF verified_key <> upload.object_key THEN
         INSERT INTO storage.object_deletions (physical_name, key, reason, not_before)
-        VALUES (upload.physical_name, upload.final_key, 'duplicate of a verified object', clock_timestamp());
+        VALUES (upload.physical_name, verified_key, 'duplicate of a verified object', clock_timestamp());
     END IF;
-    IF duplicate OR upload.final_key <> upload.object_key THEN
+    IF duplicate OR verified_key <> upload.object_key THEN
         INSERT INTO storage.object_deletions (physical_name, key, reason, not_before)
         SELECT upload.physical_name, upload.object_key, 'uploaded bytes no longer needed', d.due
         FROM storage_private.sweep_times(upload.expires_at) AS d(due);
@@ -222,8 +224,8 @@ BEGIN
 
     PERFORM storage_private.finish_upload(upload, target);
 END $$;
-COMMENT ON FUNCTION storage_private.accept_upload(uuid, bytea, bigint, text) IS
-'Ends an upload whose bytes were verified: records the object, or shares an identical verified one, and makes the file.';
+COMMENT ON FUNCTION storage_private.accept_upload(uuid, text, bytea, bigint, text) IS
+'Ends an upload whose bytes were verified, at verified_key: records the object, or shares an identical verified one, and makes the file.';
 
 CREATE FUNCTION storage_private.share_object(upload_id uuid, object_id uuid) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp

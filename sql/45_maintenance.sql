@@ -9,7 +9,7 @@ AS $$
         WHERE u.status = 'requested' AND u.expires_at <= statement_timestamp()
         ORDER BY u.expires_at LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED
     ), closed AS (
-        SELECT storage_private.close_upload(d.id, 'expired', 'EXPIRED', NULL) FROM due d
+        SELECT storage_private.close_upload(d.id, 'expired', 'EXPIRED', NULL, NULL) FROM due d
     )
     SELECT count(*) FROM closed
 $$;

@@ -195,14 +195,14 @@ BEGIN
     VALUES (physical, note_reconciliation.reached, clock_timestamp(), CASE WHEN finished THEN clock_timestamp() END,
             note_reconciliation.queued, note_reconciliation.lost, error)
     ON CONFLICT (physical_name) DO UPDATE
-        SET reached = excluded.reached, finished_at = excluded.finished_at, last_error = excluded.last_error,
+        SET reached = CASE WHEN error IS NULL THEN excluded.reached ELSE r.reached END, finished_at = excluded.finished_at, last_error = excluded.last_error,
             began_at = CASE WHEN r.finished_at IS NULL THEN r.began_at ELSE excluded.began_at END,
             queued = excluded.queued + CASE WHEN r.finished_at IS NULL THEN r.queued ELSE 0 END,
             lost = excluded.lost + CASE WHEN r.finished_at IS NULL THEN r.lost ELSE 0 END;
     RETURN true;
 END $$;
 COMMENT ON FUNCTION storage_private.note_reconciliation(text, bytea, boolean, bigint, bigint, text) IS
-'Records how far the reconciliation of a physical bucket has come, and begins a new one after a finished one; false when another transaction is at it.';
+'Records how far the reconciliation of a physical bucket has come, and begins a new one after a finished one; an error leaves it where it was. False when another transaction is at it.';
 
 CREATE FUNCTION storage.scan_orphans(physical_name text, min_age interval DEFAULT '1 day', repair boolean DEFAULT false)
 RETURNS SETOF storage.orphan

@@ -6,7 +6,7 @@ use pg_storage_core::agreement;
 use pg_storage_core::content_type::{ContentType, allowed};
 use pg_storage_core::digest::Digest;
 use pg_storage_core::error::Token;
-use pg_storage_core::key::{content_key, staging_key, undeclared_key};
+use pg_storage_core::key::{attempt_key, content_key, staging_key, undeclared_key};
 use pg_storage_core::name::Filename;
 use pg_storage_core::path::FilePath;
 use pg_storage_core::presign::{Method, Presign};
@@ -64,7 +64,7 @@ pub struct Placed {
     pub physical_name: String,
     /// The key the URL names.
     pub object_key: String,
-    /// The key the object will have.
+    /// The key the object will have, or what it begins with where bytes are staged.
     pub final_key: String,
     /// Whether these are the same.
     pub direct: bool,
@@ -351,13 +351,15 @@ pub fn confirm(upload: pgrx::Uuid) -> Result<()> {
         return Ok(());
     }
     if Moment::now() >= pending.expires_at {
-        return close(upload, Reason::Expired, None);
+        return close(upload, Reason::Expired, None, None);
     }
-    // The original may confirm it as well, and two confirmations write the same key.
+    // The original may confirm it as well.
     catalog::run_as_owner("SELECT storage_private.require_ownership()", &[])?;
+    let copy =
+        pending.place.as_ref().filter(|place| !place.direct).map(|place| attempt_key(&place.final_key));
     let finding = match &pending.place {
         None => Finding::Absent,
-        Some(place) => match examine(&pending, place) {
+        Some(place) => match examine(&pending, place, copy.as_deref()) {
             Ok(found) => found,
             Err(Examination::BucketGone) => {
                 cache::evict(&place.physical_name);
@@ -371,24 +373,25 @@ pub fn confirm(upload: pgrx::Uuid) -> Result<()> {
             Err(Examination::Failed(failure)) => return Err(failure),
         },
     };
+    let reject = |reason, details| close(upload, reason, details, copy.as_deref());
     match finding {
         Finding::Absent => catalog::run_as_owner("SELECT storage_private.note_waiting($1)", &[upload.into()]),
-        Finding::Empty => close(upload, Reason::EmptyFile, None),
+        Finding::Empty => reject(Reason::EmptyFile, None),
         Finding::SizeMismatch { declared, found } => {
-            close(upload, Reason::SizeMismatch, Some(format!("declared {declared} bytes, found {found}")))
+            reject(Reason::SizeMismatch, Some(format!("declared {declared} bytes, found {found}")))
         }
-        Finding::HashMismatch { declared, found } => close(
-            upload,
+        Finding::HashMismatch { declared, found } => reject(
             Reason::HashMismatch,
             Some(format!("declared {}, found {}", declared.to_hex(), found.to_hex())),
         ),
         Finding::ContentTypeMismatch { declared, found } => {
-            close(upload, Reason::ContentTypeMismatch, Some(format!("declared {declared}, found {found}")))
+            reject(Reason::ContentTypeMismatch, Some(format!("declared {declared}, found {found}")))
         }
         Finding::Verified { size, sha256, etag, .. } => catalog::run_as_owner(
-            "SELECT storage_private.accept_upload($1, $2, $3, $4)",
+            "SELECT storage_private.accept_upload($1, $2, $3, $4, $5)",
             &[
                 upload.into(),
+                copy.as_deref().or(pending.place.as_ref().map(|place| place.object_key.as_str())).into(),
                 sha256.as_bytes().as_slice().into(),
                 i64::try_from(size).map_err(|_| Failure::internal("an object is larger than any"))?.into(),
                 etag.into(),
@@ -401,7 +404,7 @@ pub fn confirm(upload: pgrx::Uuid) -> Result<()> {
 pub fn abort(upload: pgrx::Uuid) -> Result<()> {
     status(upload)?;
     match lock(upload)?.status {
-        pending if pending.can_move(Status::Aborted) => close(upload, Reason::Aborted, None),
+        pending if pending.can_move(Status::Aborted) => close(upload, Reason::Aborted, None, None),
         Status::Aborted => Ok(()),
         ended => Err(Failure::new(Token::UploadNotPending, "the upload has already ended")
             .detail(format!("Upload {upload} is {}.", ended.as_str()))
@@ -461,10 +464,17 @@ fn lock(upload: pgrx::Uuid) -> Result<Pending> {
     })
 }
 
-fn close(upload: pgrx::Uuid, reason: Reason, details: Option<String>) -> Result<()> {
+/// Ends an upload without a file; `copy` is what this confirmation may have copied.
+fn close(upload: pgrx::Uuid, reason: Reason, details: Option<String>, copy: Option<&str>) -> Result<()> {
     catalog::run_as_owner(
-        "SELECT storage_private.close_upload($1, $2::storage.upload_status, $3, $4)",
-        &[upload.into(), reason.status().as_str().into(), reason.as_str().into(), details.into()],
+        "SELECT storage_private.close_upload($1, $2::storage.upload_status, $3, $4, $5)",
+        &[
+            upload.into(),
+            reason.status().as_str().into(),
+            reason.as_str().into(),
+            details.into(),
+            copy.into(),
+        ],
     )
 }
 
@@ -482,8 +492,12 @@ impl From<StoreError> for Examination {
     }
 }
 
-/// What the store holds for an upload. Staged bytes that are as promised have been copied to the final key.
-fn examine(pending: &Pending, place: &Placed) -> std::result::Result<Finding, Examination> {
+/// What the store holds for an upload. Staged bytes that are as promised have been copied to the key `copy`.
+fn examine(
+    pending: &Pending,
+    place: &Placed,
+    copy: Option<&str>,
+) -> std::result::Result<Finding, Examination> {
     let failed = Examination::Failed;
     let config = config::current().map_err(failed)?;
     let store = session::store(&config).map_err(failed)?;
@@ -496,13 +510,15 @@ fn examine(pending: &Pending, place: &Placed) -> std::result::Result<Finding, Ex
     };
     let capabilities = capabilities(&config.endpoint).map_err(failed)?;
     let (physical, key) = (place.physical_name.clone(), place.object_key.clone());
-    let finding = if place.direct {
-        wait::until(async move { verify::direct(&store, &physical, &key, &expected, &capabilities).await })
-    } else {
-        let final_key = place.final_key.clone();
-        wait::until(async move {
-            verify::staged(&store, &physical, &key, &final_key, &expected, &capabilities).await
-        })
+    let finding = match copy.map(ToOwned::to_owned) {
+        None => {
+            wait::until(
+                async move { verify::direct(&store, &physical, &key, &expected, &capabilities).await },
+            )
+        }
+        Some(copy) => wait::until(async move {
+            verify::staged(&store, &physical, &key, &copy, &expected, &capabilities).await
+        }),
     };
     Ok(finding.map_err(failed)??)
 }

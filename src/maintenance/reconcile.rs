@@ -38,12 +38,12 @@ pub fn run(scope: Scope, report: &mut Report) -> Result<()> {
     for bucket in due.iter().filter(|bucket| bucket.endpoint == config.endpoint) {
         if let Err(failure) = reconcile(scope, bucket, &mut pages, report) {
             // The next pass tries again; the other buckets do not wait for it.
-            let progress = Progress { reached: bucket.reached.as_deref(), ..Progress::default() };
             let reason = failure.summary();
             pgrx::log!("pg_storage: comparing {} with the tables failed: {reason}", bucket.physical);
-            scope.step(|| note(&bucket.physical, &progress, Some(&reason)))?;
+            scope.step(|| note(&bucket.physical, &Progress::default(), Some(&reason)))?;
         }
         if pages == 0 {
+            report.unfinished = true;
             break;
         }
     }

@@ -1,7 +1,7 @@
 //! `scan_orphans()` as a DBA calls it.
 
-use crate::Scene;
 use crate::flow::{Ticket, Upload};
+use crate::{Scene, eventually};
 use postgres::{Client, Error};
 use std::time::Duration;
 
@@ -55,6 +55,24 @@ pub fn rolled_back(scene: &Scene, user: &str, bytes: &[u8]) -> (Ticket, (String,
     let place = (row.get(0), row.get(1));
     session.batch_execute("ROLLBACK").expect("ROLLBACK");
     (ticket, place)
+}
+
+/// What confirmations of an upload have copied and is still there: keys below its final key.
+pub fn copies(scene: &Scene, upload_id: &str) -> Vec<(String, String)> {
+    let (bucket, stem) = scene.place_of_final_key(upload_id);
+    let below = format!("{stem}/");
+    let keys = scene.listing(&bucket).into_keys().filter(|key| key.starts_with(&below));
+    keys.map(|key| (bucket.clone(), key)).collect()
+}
+
+/// Waits until reconciliation has removed what confirmations of an upload copied.
+pub fn until_no_copies(scene: &Scene, upload_id: &str) {
+    let (bucket, _) = scene.place_of_final_key(upload_id);
+    eventually("the removal of the copies", Duration::from_secs(60), || {
+        scan(scene, &bucket, true);
+        scene.maintain();
+        copies(scene, upload_id).is_empty().then_some(())
+    });
 }
 
 /// Until whole seconds, in which stores tell the time, tell what is there already from what comes now.

@@ -79,7 +79,8 @@ fn a_file_has_one_event_when_it_is_made_and_one_when_it_is_deleted() {
         assert_eq!(texts, told);
         assert_eq!(row.get::<_, i64>(7), 60);
         let (physical, key) = scene.place_of_final_key(&first.upload_id);
-        assert_eq!(row.get::<_, String>(8), format!("{physical}/{key}"));
+        // Staged bytes are kept below it.
+        assert!(row.get::<_, String>(8).starts_with(&format!("{physical}/{key}")));
     });
 }
 

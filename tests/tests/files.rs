@@ -116,8 +116,8 @@ fn nobody_writes_what_the_server_vouches_for() {
         statements.push(statement.to_owned());
     }
     statements.extend([
-        format!("SELECT storage_private.accept_upload('{pending}', sha256('x'), 1, NULL)"),
-        format!("SELECT storage_private.close_upload('{pending}', 'rejected', 'r', NULL)"),
+        format!("SELECT storage_private.accept_upload('{pending}', 'k', sha256('x'), 1, NULL)"),
+        format!("SELECT storage_private.close_upload('{pending}', 'rejected', 'r', NULL, NULL)"),
         format!("SELECT storage_private.share_object('{pending}', gen_random_uuid())"),
         format!("SELECT storage_private.lock_upload('{pending}')"),
     ]);

@@ -3,9 +3,11 @@
 
 use pg_storage_core::presign::Method;
 use pg_storage_tests::flow::{self, Ticket, Upload, assert_downloads, confirm, recorded, some_bytes};
-use pg_storage_tests::orphans::{grow_old, rolled_back, scan};
+use pg_storage_tests::orphans::{copies, grow_old, rolled_back, scan};
 use pg_storage_tests::scene::remote;
-use pg_storage_tests::{Cluster, Fault, FaultyStore, LocalStore, Scene, StoreAccess, each_store, eventually};
+use pg_storage_tests::{
+    Cluster, Fault, FaultyStore, Garage, LocalStore, Scene, StoreAccess, each_store, eventually, refused,
+};
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
@@ -65,10 +67,7 @@ fn what_a_confirmation_that_was_rolled_back_copied_is_removed() {
         ada.batch_execute("BEGIN").unwrap();
         assert_eq!(confirm(&mut ada, &ticket.upload_id).outcome(), ("uploaded", None));
         ada.batch_execute("ROLLBACK").unwrap();
-        let (bucket, stem) = scene.place_of_final_key(&ticket.upload_id);
-        let listing = scene.store.listing(&bucket);
-        let key = listing.keys().find(|key| key.starts_with(&stem)).expect("the copy is there");
-        let copy = (bucket, key.clone());
+        let [copy] = copies(scene, &ticket.upload_id).try_into().expect("one copy is there");
         let staged = scene.place_of_upload(&ticket.upload_id);
         grow_old();
         // While it can be confirmed again, nothing of it is anybody's to remove.
@@ -267,4 +266,33 @@ fn the_worker_compares_with_no_transaction_open() {
     assert_downloads(&mut scene.user("ada"), &kept.file_id, b"kept");
     let still: i64 = scene.value(&format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}"));
     assert_eq!(still, 1, "a cancel ends a step and not the worker");
+}
+
+#[test]
+fn a_copy_that_is_carried_out_late_lands_beside_what_was_verified() {
+    let garage = Garage::shared().access();
+    let proxy = FaultyStore::before(&garage.endpoint);
+    let access = StoreAccess { endpoint: proxy.endpoint(), ..garage.clone() };
+    let scene = Scene::on(Box::leak(Box::new(Cluster::start(remote(&access)))), &access);
+    let mut ada = scene.user("ada");
+    Upload::declared(b"warm").complete(&mut ada, b"warm");
+    let bytes = some_bytes("copied twice", 60);
+    let ticket = Upload::of(&bytes).request(&mut ada);
+    assert!(ticket.put(&bytes).is_success());
+    // The store holds the first copy back; its caller gives up, and the second attempt is verified and committed.
+    proxy.set("x-id=CopyObject", Fault::Slow(Duration::from_secs(4)));
+    ada.batch_execute("SET statement_timeout = '1s'").unwrap();
+    assert_eq!(refused(flow::try_confirm(&mut ada, &ticket.upload_id)).sqlstate, "57014");
+    proxy.heal();
+    assert_eq!(confirm(&mut ada, &ticket.upload_id).outcome(), ("uploaded", None));
+    let kept = scene.place_of_file(&ticket.file_id);
+    assert_eq!(copies(&scene, &ticket.upload_id), [kept.clone()]);
+    eventually("the late copy", LIMIT, || (copies(&scene, &ticket.upload_id).len() == 2).then_some(()));
+    // Nothing names it; it is removed, and what was verified stays.
+    eventually("the removal of the late copy", LIMIT, || {
+        scan(&scene, &kept.0, true);
+        scene.maintain();
+        (copies(&scene, &ticket.upload_id) == [kept.clone()]).then_some(())
+    });
+    assert_downloads(&mut ada, &ticket.file_id, &bytes);
 }

@@ -78,6 +78,14 @@ impl Maker {
     }
 }
 
+/// The key of the copy that one attempt to confirm makes: the upload's final key and eight random hexadecimal digits.
+///
+/// A store may carry out a copy long after its caller gave up. It must not land on what a later attempt verified.
+pub fn attempt_key(final_key: &str) -> String {
+    let (random, ..) = Uuid::new_v4().as_fields();
+    format!("{final_key}/{random:08x}")
+}
+
 /// The upload whose bytes a key holds, staged or final; `None` for what is not a key of ours.
 pub fn upload_of(key: &str) -> Option<Uuid> {
     let mut segments = key.rsplit('/');
@@ -145,6 +153,13 @@ mod tests {
     }
 
     #[test]
+    fn attempts_are_told_apart() {
+        let keys: std::collections::HashSet<String> = (0..100).map(|_| attempt_key("a/b")).collect();
+        assert_eq!(keys.len(), 100);
+        assert!(keys.iter().all(|key| key.len() == 12 && key.starts_with("a/b/")));
+    }
+
+    #[test]
     fn a_key_tells_its_upload_and_its_maker() {
         let (ours, theirs) = (Maker::new(7_000_000_000, 5), Maker::new(7_000_000_000, 16_384));
         let upload = ours.upload_id();
@@ -155,7 +170,7 @@ mod tests {
             content_key("acme", &bucket, &Digest::of(b""), &upload),
             undeclared_key("acme", &bucket, &upload),
             format!("app/private/{}", staging_key("a/b", &upload)),
-            format!("{}/0123abcd", undeclared_key("acme", &bucket, &upload)),
+            attempt_key(&undeclared_key("acme", &bucket, &upload)),
         ];
         for key in keys {
             assert_eq!(upload_of(&key), Some(upload), "{key}");
