@@ -45,6 +45,7 @@ AS $$
 BEGIN
     IF storage_private.is_being_marked(OLD.id) THEN
         UPDATE storage.buckets SET deleted_at = clock_timestamp() WHERE id = OLD.id AND deleted_at IS NULL;
+        PERFORM storage_private.wake_worker();
         RETURN NULL;
     END IF;
     IF EXISTS (SELECT FROM storage.files f WHERE f.bucket_id = OLD.id) THEN

@@ -2,13 +2,11 @@
 
 use std::collections::VecDeque;
 
-use super::{Report, Scope};
+use super::{BATCH, Report, Scope};
 use crate::catalog;
 use crate::error::Result;
 
-/// Rows of one step.
-const BATCH: i32 = 1000;
-/// Steps of one pass, so that the other tasks have their turn; what is left waits for the next pass.
+/// Steps of one pass. Fewer than of other tasks: each fills the queues that those are to work off.
 const MOST_STEPS: u32 = 10;
 
 /// What one step did.
@@ -29,6 +27,7 @@ pub fn run(scope: Scope, report: &mut Report) -> Result<()> {
             buckets.push_back(bucket);
         }
     }
+    report.unfinished |= !buckets.is_empty();
     Ok(())
 }
 

@@ -77,12 +77,16 @@ pub fn last_pass(scene: &Scene) -> Option<SystemTime> {
     scene.value("SELECT max(last_pass_at) FROM storage.worker_state")
 }
 
-/// Waits until the worker has nothing to do.
+/// Waits until the worker has nothing to do, nor any file to announce, for which it wakes a moment later; in a copy of a
+/// database it announces none.
 pub fn await_idle(scene: &Scene) {
     eventually("the worker to be idle", LIMIT, || {
         scene
             .value::<bool>(
-                "SELECT EXISTS (SELECT FROM storage.worker_state WHERE kind = 'worker' AND state = 'idle')",
+                "SELECT EXISTS (
+                     SELECT FROM storage.worker_state w WHERE w.kind = 'worker' AND w.state = 'idle'
+                        AND (w.last_error LIKE '%NOT_OWNER_OF_OBJECTS%'
+                             OR NOT EXISTS (SELECT FROM storage.events e WHERE NOT e.announced)))",
             )
             .then_some(())
     });

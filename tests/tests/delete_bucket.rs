@@ -3,6 +3,7 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use pg_storage_tests::flow::{self, Upload, assert_downloads, some_bytes};
+use pg_storage_tests::worker::{at_work, await_successor, keep_worker};
 use pg_storage_tests::{Cluster, Options, Scene, each_store, eventually, process, refused, scene};
 use postgres::Client;
 use std::time::Duration;
@@ -419,4 +420,28 @@ fn a_deletion_that_was_killed_goes_on_where_it_was() {
     });
     let jobs = "SELECT count(*) || ' ' || count(DISTINCT key) FROM storage.object_deletions";
     assert_eq!(scene.value::<String>(jobs), "12000 12000");
+}
+
+#[test]
+fn the_worker_goes_on_until_the_bucket_is_gone_also_after_it_was_killed() {
+    // It looks by itself once an hour only.
+    let scene = at_work();
+    let worker = keep_worker(&scene);
+    let _ada = scene.user("ada");
+    let id = full_bucket(&scene, 25_000);
+    force(&mut scene.manager("ada"), &id);
+    // Whatever it was doing then: what its steps committed stays, and the next one goes on.
+    let before = eventually("its first steps", LIMIT, || {
+        left(&scene).filter(|[files, ..]| *files < 25_000).map(|[files, ..]| files)
+    });
+    // A file that is held, so that it is not all over before the kill; that ends the holder as well.
+    let mut holder = scene.superuser();
+    let held = "BEGIN; SELECT FROM storage.files WHERE bucket_id IN (SELECT bucket_id FROM storage.bucket_deletions) LIMIT 1 FOR UPDATE SKIP LOCKED";
+    holder.batch_execute(held).unwrap();
+    process::signal(worker.unsigned_abs(), "KILL");
+    await_successor(scene.database.cluster(), scene.database.name(), worker);
+    assert!(left(&scene).is_none_or(|[files, ..]| files <= before));
+    eventually("the end of the bucket", LIMIT, || left(&scene).is_none().then_some(()));
+    let told = "SELECT count(*) || ' ' || count(DISTINCT file_id) FROM storage.events WHERE kind = 'deleted'";
+    assert_eq!(scene.value::<String>(told), "25000 25000");
 }

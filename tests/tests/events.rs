@@ -3,6 +3,7 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use pg_storage_tests::flow::{self, Upload, some_bytes};
+use pg_storage_tests::worker::{at_work, keep_worker};
 use pg_storage_tests::{
     Cluster, Database, Options, Scene, each_store, eventually, process, refused, scratch,
 };
@@ -435,5 +436,21 @@ fn a_dump_carries_the_queue_and_a_restore_tells_nothing_twice() {
         let last = "SELECT id FROM storage.events WHERE kind = 'deleted' ORDER BY id DESC LIMIT 1";
         assert_eq!(count(&mut session, last), 6, "ids go on where they were");
         assert_eq!(claim(&mut session, ""), [6]);
+    }
+}
+
+#[test]
+fn the_worker_announces_a_file_soon_after_its_commit() {
+    // It looks by itself once an hour only.
+    let scene = at_work();
+    keep_worker(&scene);
+    let mut listener = scene.superuser();
+    listener.batch_execute("LISTEN storage_events").unwrap();
+    let mut ada = scene.user("ada");
+    for n in 1..=2 {
+        let bytes = format!("heard {n}");
+        let file = Upload::of(bytes.as_bytes()).complete(&mut ada, bytes.as_bytes()).file_id;
+        let payload = eventually("the announcement", LIMIT, || heard(&mut listener).pop());
+        assert_eq!(payload, format!("[{{\"event\":{n},\"file\":\"{file}\"}}]"));
     }
 }
