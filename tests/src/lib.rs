@@ -35,5 +35,5 @@ pub use rng::Rng;
 pub use scene::{Scene, each_store};
 pub use scratch::scratch;
 pub use sql::{Refusal, refused};
-pub use store::StoreAccess;
+pub use store::{Listed, StoreAccess};
 pub use wait::eventually;

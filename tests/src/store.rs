@@ -19,6 +19,15 @@ pub struct StoreAccess {
     pub secret_access_key: String,
 }
 
+/// What a listing says of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Bytes.
+    pub size: u64,
+    /// When it was written, by the store's clock, in ISO 8601.
+    pub modified: String,
+}
+
 impl StoreAccess {
     /// The environment of a PostgreSQL server that is to use this store.
     pub fn environment(&self) -> Vec<(String, String)> {
@@ -55,8 +64,8 @@ impl StoreAccess {
         signer.url(&request, Timestamp::from_unix(now.as_secs() as i64))
     }
 
-    /// Everything in a bucket: keys with their sizes.
-    pub fn listing(&self, bucket: &str) -> BTreeMap<String, u64> {
+    /// Everything in a bucket, by key.
+    pub fn listing(&self, bucket: &str) -> BTreeMap<String, Listed> {
         let mut objects = BTreeMap::new();
         let mut after = String::new();
         loop {
@@ -72,7 +81,9 @@ impl StoreAccess {
                 // Keys of ours have no character that XML would escape.
                 let key = element(entry, "Key").expect("an entry has a key");
                 let size = element(entry, "Size").and_then(|size| size.parse().ok());
-                objects.insert(key, size.expect("an entry has a size"));
+                let size = size.expect("an entry has a size");
+                let modified = element(entry, "LastModified").expect("an entry has a time");
+                objects.insert(key, Listed { size, modified });
             }
             match objects.last_key_value() {
                 Some((last, _)) if page.contains("<IsTruncated>true<") => after.clone_from(last),

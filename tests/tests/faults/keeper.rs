@@ -54,13 +54,39 @@ impl Staff {
     fn explain(&self, what: &str, error: &Error) {
         if let Some(refusal) = Refusal::of(error).filter(|refusal| !refusal.sqlstate.starts_with("57P")) {
             self.world.refused(&refusal);
-            // A limit that waits for uploads under way, and gives up.
-            let gave_up = refusal.sqlstate == "55P03" && what == "limit";
-            if refusal.sqlstate != "57014" && !gave_up {
+            // A limit that waits for uploads under way, or a scan for another one, and gives up; and a scan that
+            // cannot go on without the store.
+            let excused = match what {
+                "limit" => refusal.sqlstate == "55P03",
+                "scan_orphans" => ["55P03", "58030"].contains(&refusal.sqlstate.as_str()),
+                _ => false,
+            };
+            if refusal.sqlstate != "57014" && !excused {
                 self.world.violation(format!("{what} failed: {refusal:?}"));
             }
         }
     }
+}
+
+/// Scans a bucket, and repairs it as the worker does; a file whose bytes the store does not have is a loss.
+fn scan(world: &World, client: &mut Client, choice: u64) -> Result<(), Error> {
+    let buckets =
+        client.query("SELECT name FROM storage.physical_buckets WHERE state = 'ready' ORDER BY name", &[])?;
+    if buckets.is_empty() {
+        return Ok(());
+    }
+    let bucket: String = buckets[choice as usize % buckets.len()].get(0);
+    let scan = "SELECT kind::text, object_id::text
+                FROM storage.scan_orphans($1, current_setting('pg_storage.orphan_min_age')::interval, true)";
+    for row in client.query(scan, &[&bucket])? {
+        let (kind, object): (String, Option<String>) = (row.get(0), row.get(1));
+        world.ended(&format!("scan: {kind}"));
+        let used = "SELECT EXISTS (SELECT FROM storage.files WHERE object_id::text = $1)";
+        if kind == "row_without_object" && client.query_one(used, &[&object])?.get(0) {
+            world.violation(format!("{bucket}: object {object:?} has files, and the store does not have it"));
+        }
+    }
+    Ok(())
 }
 
 /// Maintains until the run is over.
@@ -71,6 +97,9 @@ pub fn keep(world: &'static World, mut rng: Rng) {
         if rng.percent(25) {
             let user = format!("user{}", rng.below(CLIENTS as u64));
             session.ask("limit", |client| client.execute(LIMIT, &[&user]));
+        }
+        if rng.percent(25) {
+            session.ask("scan_orphans", |client| scan(world, client, rng.number()));
         }
         session.ask("run_maintenance", |client| {
             if rng.percent(10) {

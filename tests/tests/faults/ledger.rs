@@ -130,6 +130,15 @@ impl Ledger {
         }
     }
 
+    /// The buckets of all files are deleted.
+    pub fn bury(&mut self) {
+        for fate in self.files.values_mut() {
+            if let Fate::Exists(_) = fate {
+                *fate = Fate::Absent("deleted");
+            }
+        }
+    }
+
     fn stand(&mut self, upload: &str, standing: Standing) {
         if let Some(upload) = self.uploads.get_mut(upload) {
             upload.standing = standing;

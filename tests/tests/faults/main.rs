@@ -13,9 +13,11 @@ mod keeper;
 mod ledger;
 mod saboteur;
 mod session;
+mod settle;
 mod world;
 
 use client::Client;
+use keeper::Staff;
 use pg_storage_tests::scene::remote;
 use pg_storage_tests::{Cluster, FaultyStore, Garage, LocalStore, Rng, Scene, StoreAccess};
 use saboteur::{DRIZZLE, Saboteur};
@@ -125,7 +127,7 @@ fn run(access: &StoreAccess, store: Option<LocalStore>, target: usize) {
     ));
 
     world.proxy.wait_until_idle();
-    invariants::settle(world);
+    settle::settle(world);
     consumer::drain(world, &mut seen);
     invariants::check(world, &mut clients, &seen, &saboteur);
     say(&format!("looked at everything after {:?}", begun.elapsed()));
@@ -146,6 +148,9 @@ fn open(store: &StoreAccess, enforces: bool, rng: &mut Rng) -> &'static World {
         .setting("max_prepared_transactions", "50")
         .setting("pg_storage.deletion_delay", "0")
         .setting("pg_storage.worker_interval", "1")
+        .setting("pg_storage.reconcile_interval", "5")
+        // Where the store's clock is set back, what has just been written looks old for as long as that.
+        .setting("pg_storage.orphan_min_age", if enforces { "3600" } else { "2" })
         // A run may last longer than the usual lifetime; the uploads that expire ask for it.
         .setting("pg_storage.upload_url_ttl", "86400")
         .setting("pg_storage.connect_timeout", "1000")
@@ -164,9 +169,25 @@ fn arrive(world: &'static World, rng: &mut Rng) -> Vec<Client> {
     while !world.is_finishing() {
         let tenant = format!("tenant{}", arrived.len());
         let client = Client::new(world, "founder", &tenant, &["private", "public", "temp"], rng.fork());
-        arrived.push(client.work(12));
+        let mut client = client.work(12);
+        if rng.percent(40) {
+            leave(world, &mut client);
+        }
+        arrived.push(client);
     }
     arrived
+}
+
+/// A tenant's buckets are deleted, with all that is in them.
+fn leave(world: &'static World, client: &mut Client) {
+    let mut session = Staff::new(world, "the registrar");
+    let delete = "SELECT storage.delete_bucket(id::text, force => true) FROM storage.buckets
+                  WHERE tenant_id = $1 AND deleted_at IS NULL";
+    // Repeated until it was answered; what is deleted already is not asked for again.
+    while session.ask("delete_bucket", |staff| staff.execute(delete, &[&client.tenant])).is_none() {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    client.ledger.bury();
 }
 
 /// Breaks things until there was enough of everything.

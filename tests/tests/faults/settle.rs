@@ -1,0 +1,66 @@
+//! What the days after a run would bring: whatever is pending expires, every deletion is due, every bucket is compared
+//! with the tables.
+
+use crate::invariants::buckets_in_the_store;
+use crate::world::World;
+use pg_storage_tests::orphans;
+use std::time::Duration;
+
+/// Until nothing is left to be done.
+pub fn settle(world: &World) {
+    world
+        .scene
+        .superuser()
+        .batch_execute(
+            "UPDATE storage.upload_requests SET expires_at = now() - interval '1 s' WHERE status = 'requested'",
+        )
+        .expect("expire what is pending");
+    work_off(world);
+    record_every_bucket(world);
+    // Only what is older than the last transaction counts as left behind.
+    orphans::grow_old();
+    for bucket in buckets_in_the_store(world) {
+        for found in orphans::scan(&world.scene, &bucket, true) {
+            if found.kind != "object_without_row" {
+                world.violation(format!("in {bucket}: {found:?}"));
+            }
+        }
+    }
+    work_off(world);
+}
+
+/// Passes of maintenance until the queue is empty.
+fn work_off(world: &World) {
+    for round in 0.. {
+        // As if the hours had passed: also the leases of those who died are over.
+        world
+            .scene
+            .superuser()
+            .batch_execute("UPDATE storage.object_deletions SET not_before = now(), claimed_until = NULL")
+            .expect("make due");
+        let [.., failed] = world.scene.maintain();
+        assert_eq!(failed, 0, "a deletion failed without any fault");
+        let left: i64 = world.scene.value(
+            "SELECT (SELECT count(*) FROM storage.object_deletions)
+                  + (SELECT count(*) FROM storage.buckets WHERE deleted_at IS NOT NULL)",
+        );
+        if left == 0 {
+            return;
+        }
+        // The worker may be at some of them.
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(round < 30, "{left} deletions stay queued however often they are tried");
+    }
+}
+
+/// A bucket whose first use was rolled back is in the store, and comes on record with its next use.
+fn record_every_bucket(world: &World) {
+    world
+        .scene
+        .superuser()
+        .batch_execute(
+            "SELECT storage.provision_bucket(b.id::text) FROM storage.buckets b
+             WHERE NOT EXISTS (SELECT FROM storage.physical_buckets p WHERE p.name = b.physical_name)",
+        )
+        .expect("provision without faults");
+}
