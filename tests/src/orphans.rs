@@ -61,7 +61,7 @@ pub fn rolled_back(scene: &Scene, user: &str, bytes: &[u8]) -> (Ticket, (String,
 pub fn copies(scene: &Scene, upload_id: &str) -> Vec<(String, String)> {
     let (bucket, stem) = scene.place_of_final_key(upload_id);
     let below = format!("{stem}/");
-    let keys = scene.listing(&bucket).into_keys().filter(|key| key.starts_with(&below));
+    let keys = scene.store.listing(&bucket).into_keys().filter(|key| key.starts_with(&below));
     keys.map(|key| (bucket.clone(), key)).collect()
 }
 
