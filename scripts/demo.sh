@@ -116,6 +116,7 @@ configure_cluster "$DATA" 5432 <<'SETTINGS'
 listen_addresses = ''
 pg_storage.bucket_prefix = 'demo'
 pg_storage.allowed_origins = 'http://localhost:3000'
+pg_storage.databases = 'demo'
 SETTINGS
 start_cluster "$DATA" "$DEMO_DIR/log"
 as_server "$TREE_BIN/createdb" -h "$DATA" -U postgres demo
@@ -169,6 +170,7 @@ view upload_state "bucket_key, status, reason, uploads, declared_bytes"
 view bucket_usage "bucket_key, access, physical_name, files, objects, bytes"
 view deletion_queue "reason, due, not_before, attempts, last_error"
 view provisioning_state "name, state, step, outcome, reason"
+view worker_state "database, kind, state, last_pass_at, objects_deleted, events_announced, last_error"
 view "cache_stats()" "*"
 view "check()" "name, status, detail"
 

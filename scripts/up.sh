@@ -9,7 +9,7 @@ source "$(dirname "$0")/postgres.sh"
 # shellcheck source=scripts/dev-cluster.sh
 source "$(dirname "$0")/dev-cluster.sh"
 
-# PGPORT, else the port it had, else the first free one from 54320.
+# PGPORT, else the port it had, else the first free one from 15432.
 choose_port() {
   local remembered
   if [[ -n ${PGPORT:-} ]]; then
@@ -17,7 +17,7 @@ choose_port() {
   elif remembered=$(cat "$DEV_DIR/port" 2>/dev/null) && { $running || port_is_free "$remembered"; }; then
     echo "$remembered"
   else
-    free_port 54320
+    free_port 15432
   fi
 }
 
@@ -56,6 +56,7 @@ port=$(choose_port)
 configure_cluster "$DEV_DATA" "$port" <<'SETTINGS'
 pg_storage.bucket_prefix = 'dev'
 pg_storage.allowed_origins = 'http://localhost:3000'
+pg_storage.databases = 'storage_dev'
 SETTINGS
 
 now=$(fingerprint)
