@@ -207,8 +207,10 @@ CREATE TABLE storage.upload_requests (
     expires_at    timestamptz NOT NULL,
     created_at    timestamptz NOT NULL DEFAULT now(),
     finished_at   timestamptz,
+    claimed_until timestamptz,
     CONSTRAINT upload_requests_placed CHECK (num_nulls(physical_name, object_key, final_key) IN (0, 3))
 );
+CREATE INDEX upload_requests_claimed ON storage.upload_requests (claimed_until) WHERE status = 'requested' AND claimed_until IS NOT NULL;
 CREATE INDEX upload_requests_pending ON storage.upload_requests (expires_at) WHERE status = 'requested';
 CREATE INDEX upload_requests_pending_of_user ON storage.upload_requests (tenant_id, owner_id) WHERE status = 'requested';
 CREATE INDEX upload_requests_object_key ON storage.upload_requests (physical_name, object_key);
@@ -239,6 +241,7 @@ COMMENT ON COLUMN storage.upload_requests.expires_in IS 'Lifetime asked for; NUL
 COMMENT ON COLUMN storage.upload_requests.expires_at IS 'When the URL and this request end, by the wall clock.';
 COMMENT ON COLUMN storage.upload_requests.created_at IS 'When it was asked for.';
 COMMENT ON COLUMN storage.upload_requests.finished_at IS 'When it reached its final status.';
+COMMENT ON COLUMN storage.upload_requests.claimed_until IS 'A collector is confirming it, its time being over, and has until then; NULL: nobody is.';
 
 CREATE TABLE storage.object_deletions (
     id            bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,

@@ -15,6 +15,55 @@ AS $$
 $$;
 COMMENT ON FUNCTION storage_private.expire_uploads(integer) IS 'Ends pending uploads whose time is over, so many at most; returns how many.';
 
+CREATE FUNCTION storage_private.claim_unconfirmed(lease interval) RETURNS TABLE (upload_id uuid, claimed_until timestamptz)
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+    UPDATE storage.upload_requests u SET claimed_until = clock_timestamp() + $1
+    WHERE u.id = (SELECT r.id FROM storage.upload_requests r JOIN storage.buckets b ON b.id = r.bucket_id
+                  WHERE r.status = 'requested' AND r.expires_at <= statement_timestamp() AND b.deleted_at IS NULL
+                    AND (r.claimed_until IS NULL OR r.claimed_until <= clock_timestamp())
+                  ORDER BY r.expires_at LIMIT 1 FOR NO KEY UPDATE OF r SKIP LOCKED)
+    RETURNING u.id, u.claimed_until
+$$;
+COMMENT ON FUNCTION storage_private.claim_unconfirmed(interval) IS
+'The next pending upload whose time is over and that nobody else is confirming; it is the caller''s for the time of the lease.';
+
+-- Also the lock of every transition of the upload, and of the mark that the bucket is being deleted.
+CREATE FUNCTION storage_private.hold_unconfirmed(upload_id uuid, claimed_until timestamptz) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM FROM storage.upload_requests u JOIN storage.buckets b ON b.id = u.bucket_id
+    WHERE u.id = $1 AND u.status = 'requested' AND u.claimed_until = $2 AND b.deleted_at IS NULL
+    FOR NO KEY UPDATE OF u FOR KEY SHARE OF b;
+    RETURN FOUND;
+END $$;
+COMMENT ON FUNCTION storage_private.hold_unconfirmed(uuid, timestamptz) IS
+'Whether an upload is still pending and still the caller''s, whose lease ends at that time; then it is held until the transaction ends.';
+
+CREATE FUNCTION storage_private.renew_unconfirmed(upload_id uuid, claimed_until timestamptz, lease interval) RETURNS void
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+    UPDATE storage.upload_requests u SET claimed_until = clock_timestamp() + $3
+    WHERE u.id = $1 AND u.status = 'requested' AND u.claimed_until = $2
+$$;
+COMMENT ON FUNCTION storage_private.renew_unconfirmed(uuid, timestamptz, interval) IS
+'Leaves an upload that could not be looked at alone for a while.';
+
+-- Where a client would be refused, nobody is there to be told: the upload ends, and says why.
+CREATE FUNCTION storage_private.accept_unconfirmed(upload_id uuid, verified_key text, sha256 bytea, size bigint, etag text) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM storage_private.accept_upload(upload_id, verified_key, sha256, size, etag);
+    RETURN true;
+EXCEPTION WHEN duplicate_object OR configuration_limit_exceeded THEN
+    PERFORM storage_private.close_upload(upload_id, 'expired', 'EXPIRED', SQLERRM, verified_key);
+    RETURN false;
+END $$;
+COMMENT ON FUNCTION storage_private.accept_unconfirmed(uuid, text, bytea, bigint, text) IS
+'Accepts an upload whose bytes were verified; false when its path was taken or the room used up meanwhile, and it expired.';
+
 CREATE FUNCTION storage_private.expire_files(max_files integer) RETURNS bigint
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -161,6 +210,7 @@ AS $$
          FROM storage_private.queued_buckets() AS q(name)),
         (SELECT min(d.claimed_until) FROM storage.object_deletions d WHERE d.claimed_until > $1),
         (SELECT min(u.expires_at) FROM storage.upload_requests u WHERE u.status = 'requested' AND u.expires_at > $1),
+        (SELECT min(u.claimed_until) FROM storage.upload_requests u WHERE u.status = 'requested' AND u.claimed_until > $1),
         (SELECT min(f.expires_at) FROM storage.files f WHERE f.expires_at > $1),
         (SELECT min(p.next_attempt_at) FROM storage.physical_buckets p
          WHERE (p.state <> 'ready' OR p.applied_generation < p.desired_generation) AND p.next_attempt_at > $1))

@@ -35,6 +35,17 @@ pub enum BucketLayout {
     Access,
 }
 
+/// What becomes of uploads whose time is over and that nobody confirmed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PostgresGucEnum)]
+pub enum Unconfirmed {
+    /// They expire, and their bytes go: what nobody confirmed, nobody misses.
+    #[name = c"expire"]
+    Expire,
+    /// They are confirmed if their bytes are right: for clients that cannot be trusted to come back.
+    #[name = c"confirm"]
+    Confirm,
+}
+
 type Text = GucSetting<Option<CString>>;
 
 /// S3 endpoint that the server calls. Default empty: `S3_ENDPOINT`, else the local store.
@@ -96,6 +107,8 @@ pub static CONNECT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(3_000);
 pub static REQUEST_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(30_000);
 /// How often a call is sent at most.
 pub static MAX_ATTEMPTS: GucSetting<i32> = GucSetting::<i32>::new(3);
+/// What becomes of uploads whose time is over and that nobody confirmed.
+pub static UNCONFIRMED_UPLOADS: GucSetting<Unconfirmed> = GucSetting::<Unconfirmed>::new(Unconfirmed::Expire);
 /// Databases that the launcher keeps a worker in, separated by commas, quoted as SQL does. Default empty: none.
 pub static DATABASES: Text = GucSetting::<Option<CString>>::new(None);
 /// Seconds between two passes of the worker at most. A commit and the time of the next job wake it before: the default is
@@ -540,6 +553,20 @@ fn define_limits() {
 }
 
 fn define_worker() {
+    // SAFETY: the hook only counts.
+    unsafe {
+        GucRegistry::define_enum_guc_with_hooks(
+            c"pg_storage.unconfirmed_uploads",
+            c"What becomes of uploads whose time is over and that nobody confirmed.",
+            c"expire: they expire, and their bytes go; confirm: they are confirmed if their bytes are right.",
+            &UNCONFIRMED_UPLOADS,
+            GucContext::Suset,
+            GucFlags::default(),
+            None,
+            Some(int_assigned),
+            None,
+        );
+    }
     define_text(
         c"pg_storage.databases",
         c"Databases that a worker runs in.",

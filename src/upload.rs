@@ -11,10 +11,10 @@ use pg_storage_core::name::Filename;
 use pg_storage_core::path::FilePath;
 use pg_storage_core::presign::{Method, Presign};
 use pg_storage_core::upload::{Reason, Status, signed_headers};
+use pg_storage_store::ErrorKind;
 use pg_storage_store::probe::Capabilities;
 use pg_storage_store::verify::{self, Expected, Finding};
-use pg_storage_store::{ErrorKind, StoreError};
-use pgrx::datum::{Interval, TimestampWithTimeZone};
+use pgrx::datum::{DatumWithOid, Interval, TimestampWithTimeZone};
 use pgrx::pg_sys::panic::CaughtError;
 use pgrx::prelude::*;
 use pgrx::{JsonB, PgTryBuilder};
@@ -330,8 +330,8 @@ fn sign(
     Ok((url, JsonB(serde_json::Value::Object(headers)), opened.expires_at.column()?))
 }
 
-/// An upload request as it is now, held against every other transition.
-struct Pending {
+/// An upload request as it is now.
+pub struct Pending {
     content_type: String,
     size: i64,
     sha256: Option<String>,
@@ -350,54 +350,101 @@ pub fn confirm(upload: pgrx::Uuid) -> Result<()> {
     if pending.status.is_final() {
         return Ok(());
     }
-    if Moment::now() >= pending.expires_at {
+    let over = Moment::now() >= pending.expires_at;
+    if over && guc::UNCONFIRMED_UPLOADS.get() == guc::Unconfirmed::Expire {
         return close(upload, Reason::Expired, None, None);
     }
     // The original may confirm it as well.
     catalog::run_as_owner("SELECT storage_private.require_ownership()", &[])?;
-    let copy =
-        pending.place.as_ref().filter(|place| !place.direct).map(|place| attempt_key(&place.final_key));
-    let finding = match &pending.place {
-        None => Finding::Absent,
-        Some(place) => match examine(&pending, place, copy.as_deref()) {
-            Ok(found) => found,
-            Err(Examination::BucketGone) => {
-                cache::evict(&place.physical_name);
-                cache::evict_at(cache::At::Commit, &place.physical_name);
-                catalog::run_as_owner(
-                    "SELECT storage_private.mark_missing($1)",
-                    &[place.physical_name.as_str().into()],
-                )?;
-                Finding::Absent
-            }
-            Err(Examination::Failed(failure)) => return Err(failure),
-        },
-    };
-    let reject = |reason, details| close(upload, reason, details, copy.as_deref());
-    match finding {
-        Finding::Absent => catalog::run_as_owner("SELECT storage_private.note_waiting($1)", &[upload.into()]),
-        Finding::Empty => reject(Reason::EmptyFile, None),
-        Finding::SizeMismatch { declared, found } => {
-            reject(Reason::SizeMismatch, Some(format!("declared {declared} bytes, found {found}")))
+    let examined = pending.examine(&recorded_capabilities()?)?;
+    match judge(upload, examined)? {
+        Judgement::Absent if over => close(upload, Reason::Expired, None, None),
+        Judgement::Absent => {
+            catalog::run_as_owner("SELECT storage_private.note_waiting($1)", &[upload.into()])
         }
-        Finding::HashMismatch { declared, found } => reject(
-            Reason::HashMismatch,
-            Some(format!("declared {}, found {}", declared.to_hex(), found.to_hex())),
-        ),
-        Finding::ContentTypeMismatch { declared, found } => {
-            reject(Reason::ContentTypeMismatch, Some(format!("declared {declared}, found {found}")))
+        Judgement::Refused => Ok(()),
+        Judgement::Right(bytes) => {
+            let [key, sha256, size, etag] = bytes.datums()?;
+            let accept = "SELECT storage_private.accept_upload($1, $2, $3, $4, $5)";
+            catalog::run_as_owner(accept, &[upload.into(), key, sha256, size, etag])
         }
-        Finding::Verified { size, sha256, etag, .. } => catalog::run_as_owner(
-            "SELECT storage_private.accept_upload($1, $2, $3, $4, $5)",
-            &[
-                upload.into(),
-                copy.as_deref().or(pending.place.as_ref().map(|place| place.object_key.as_str())).into(),
-                sha256.as_bytes().as_slice().into(),
-                i64::try_from(size).map_err(|_| Failure::internal("an object is larger than any"))?.into(),
-                etag.into(),
-            ],
-        ),
     }
+}
+
+/// What the store was seen to hold for an upload.
+pub struct Examined {
+    seen: Seen,
+    /// What this examination may have copied the bytes to.
+    copy: Option<String>,
+    /// The key that the URL names.
+    object_key: Option<String>,
+}
+
+enum Seen {
+    /// Bytes, or none.
+    Found(Finding),
+    /// Not even this bucket.
+    BucketGone(String),
+}
+
+/// Verified bytes.
+pub struct Verified {
+    key: Option<String>,
+    size: u64,
+    sha256: Digest,
+    etag: Option<String>,
+}
+
+impl Verified {
+    /// Key, digest, size and entity tag as arguments of a statement.
+    pub fn datums(&self) -> Result<[DatumWithOid<'_>; 4]> {
+        let size = i64::try_from(self.size).map_err(|_| Failure::internal("an object is larger than any"))?;
+        Ok([
+            self.key.as_deref().into(),
+            self.sha256.as_bytes().as_slice().into(),
+            size.into(),
+            self.etag.as_deref().into(),
+        ])
+    }
+}
+
+/// What becomes of an upload.
+pub enum Judgement {
+    /// Nothing arrived; the upload is as it was.
+    Absent,
+    /// What arrived is not what was promised; the upload has been ended.
+    Refused,
+    /// What arrived is right; the upload is to be accepted.
+    Right(Verified),
+}
+
+/// Draws the conclusions from what was seen, short of accepting. Talks to the database only.
+pub fn judge(upload: pgrx::Uuid, examined: Examined) -> Result<Judgement> {
+    let Examined { seen, copy, object_key } = examined;
+    let (reason, details) = match seen {
+        Seen::BucketGone(physical) => {
+            cache::evict(&physical);
+            cache::evict_at(cache::At::Commit, &physical);
+            catalog::run_as_owner("SELECT storage_private.mark_missing($1)", &[physical.into()])?;
+            return Ok(Judgement::Absent);
+        }
+        Seen::Found(Finding::Absent) => return Ok(Judgement::Absent),
+        Seen::Found(Finding::Verified { size, sha256, etag, .. }) => {
+            return Ok(Judgement::Right(Verified { key: copy.or(object_key), size, sha256, etag }));
+        }
+        Seen::Found(Finding::Empty) => (Reason::EmptyFile, None),
+        Seen::Found(Finding::SizeMismatch { declared, found }) => {
+            (Reason::SizeMismatch, Some(format!("declared {declared} bytes, found {found}")))
+        }
+        Seen::Found(Finding::HashMismatch { declared, found }) => {
+            (Reason::HashMismatch, Some(format!("declared {}, found {}", declared.to_hex(), found.to_hex())))
+        }
+        Seen::Found(Finding::ContentTypeMismatch { declared, found }) => {
+            (Reason::ContentTypeMismatch, Some(format!("declared {declared}, found {found}")))
+        }
+    };
+    close(upload, reason, details, copy.as_deref())?;
+    Ok(Judgement::Refused)
 }
 
 /// Ends a pending upload. Aborting twice is no error.
@@ -431,7 +478,8 @@ fn parse_status(status: &str) -> Result<Status> {
     Status::parse(status).ok_or_else(|| Failure::internal(format!("unknown upload status {status}")))
 }
 
-fn lock(upload: pgrx::Uuid) -> Result<Pending> {
+/// An upload request as it is now, held against every other transition until the transaction ends.
+pub fn lock(upload: pgrx::Uuid) -> Result<Pending> {
     catalog::as_owner(|| {
         catalog::write(
             "SELECT content_type, size, sha256, physical_name, object_key, final_key, direct, create_only,
@@ -465,7 +513,7 @@ fn lock(upload: pgrx::Uuid) -> Result<Pending> {
 }
 
 /// Ends an upload without a file; `copy` is what this confirmation may have copied.
-fn close(upload: pgrx::Uuid, reason: Reason, details: Option<String>, copy: Option<&str>) -> Result<()> {
+pub fn close(upload: pgrx::Uuid, reason: Reason, details: Option<String>, copy: Option<&str>) -> Result<()> {
     catalog::run_as_owner(
         "SELECT storage_private.close_upload($1, $2::storage.upload_status, $3, $4, $5)",
         &[
@@ -478,57 +526,51 @@ fn close(upload: pgrx::Uuid, reason: Reason, details: Option<String>, copy: Opti
     )
 }
 
-enum Examination {
-    BucketGone,
-    Failed(Failure),
-}
-
-impl From<StoreError> for Examination {
-    fn from(error: StoreError) -> Self {
-        match error.kind {
-            ErrorKind::NoSuchBucket => Self::BucketGone,
-            _ => Self::Failed(error.into()),
-        }
+impl Pending {
+    /// Asks the store what arrived. Staged bytes that are as promised have been copied to a key of this call's own.
+    ///
+    /// Talks to the store only: the worker calls it with no transaction open.
+    pub fn examine(&self, capabilities: &Capabilities) -> Result<Examined> {
+        let Some(place) = &self.place else {
+            return Ok(Examined { seen: Seen::Found(Finding::Absent), copy: None, object_key: None });
+        };
+        let config = config::current()?;
+        let store = session::store(&config)?;
+        let expected = Expected {
+            size: self.size.unsigned_abs(),
+            sha256: self.sha256.as_deref().map(Digest::parse_hex).transpose()?,
+            content_type: ContentType::parse(&self.content_type)?,
+            check_bytes: self.check_bytes,
+        };
+        let (physical, key) = (place.physical_name.clone(), place.object_key.clone());
+        let copy = (!place.direct).then(|| attempt_key(&place.final_key));
+        let (to, capabilities) = (copy.clone(), *capabilities);
+        let finding = wait::until(async move {
+            match to {
+                None => verify::direct(&store, &physical, &key, &expected, &capabilities).await,
+                Some(copy) => verify::staged(&store, &physical, &key, &copy, &expected, &capabilities).await,
+            }
+        })?;
+        let seen = match finding {
+            Ok(finding) => Seen::Found(finding),
+            Err(error) if error.kind == ErrorKind::NoSuchBucket => {
+                Seen::BucketGone(place.physical_name.clone())
+            }
+            Err(error) => return Err(error.into()),
+        };
+        Ok(Examined { seen, copy, object_key: Some(place.object_key.clone()) })
     }
 }
 
-/// What the store holds for an upload. Staged bytes that are as promised have been copied to the key `copy`.
-fn examine(
-    pending: &Pending,
-    place: &Placed,
-    copy: Option<&str>,
-) -> std::result::Result<Finding, Examination> {
-    let failed = Examination::Failed;
-    let config = config::current().map_err(failed)?;
-    let store = session::store(&config).map_err(failed)?;
-    let digest = pending.sha256.as_deref().map(Digest::parse_hex).transpose();
-    let expected = Expected {
-        size: pending.size.unsigned_abs(),
-        sha256: digest.map_err(|error| failed(error.into()))?,
-        content_type: ContentType::parse(&pending.content_type).map_err(|error| failed(error.into()))?,
-        check_bytes: pending.check_bytes,
-    };
-    let capabilities = capabilities(&config.endpoint).map_err(failed)?;
-    let (physical, key) = (place.physical_name.clone(), place.object_key.clone());
-    let finding = match copy.map(ToOwned::to_owned) {
-        None => {
-            wait::until(
-                async move { verify::direct(&store, &physical, &key, &expected, &capabilities).await },
-            )
-        }
-        Some(copy) => wait::until(async move {
-            verify::staged(&store, &physical, &key, &copy, &expected, &capabilities).await
-        }),
-    };
-    Ok(finding.map_err(failed)??)
-}
-
 /// What the store was seen to enforce; what is not recorded counts as not enforced.
-fn capabilities(endpoint: &str) -> Result<Capabilities> {
+pub fn recorded_capabilities() -> Result<Capabilities> {
+    let config = config::current()?;
     let recorded: Option<JsonB> = catalog::as_owner(|| {
-        catalog::read("SELECT storage_private.capabilities_of($1)", &[endpoint.into()], |rows| {
-            Ok(rows.first().get_one()?)
-        })
+        catalog::read(
+            "SELECT storage_private.capabilities_of($1)",
+            &[config.endpoint.as_str().into()],
+            |rows| Ok(rows.first().get_one()?),
+        )
     })?;
     Ok(recorded.and_then(|json| serde_json::from_value(json.0).ok()).unwrap_or_default())
 }

@@ -10,7 +10,7 @@ use pg_storage_core::backoff;
 use pg_storage_store::{ErrorKind, MAX_DELETE_BATCH, S3Store, Store, StoreError};
 use pgrx::datum::{Interval, TimestampWithTimeZone};
 
-use super::{Report, Scope};
+use super::{Report, Scope, TURN};
 use crate::clock::Moment;
 use crate::config::Config;
 use crate::error::{Failure, Result};
@@ -40,9 +40,6 @@ struct Job {
     key: String,
     attempts: i32,
 }
-
-/// How long the worker deletes before its other tasks have their turn.
-const TURN: Duration = Duration::from_secs(30);
 
 /// What the store said of a job.
 type Outcome = std::result::Result<(), String>;

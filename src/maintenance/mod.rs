@@ -10,8 +10,11 @@ mod expiry;
 mod reconcile;
 mod room;
 mod scope;
+mod unconfirmed;
 
 pub use scope::Scope;
+
+use std::time::Duration;
 
 use crate::error::Result;
 use crate::{catalog, provision};
@@ -92,6 +95,9 @@ const BATCH: i32 = 1000;
 
 /// Steps of one task in one pass, so that the other tasks have their turn.
 const MOST_STEPS: u32 = 100;
+
+/// How long one task talks to the store in one pass of the worker, so that the other tasks have their turn.
+const TURN: Duration = Duration::from_secs(30);
 
 /// Runs a statement that takes the size of a batch and tells how many of it it did, until one is not full.
 fn in_steps(

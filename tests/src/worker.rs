@@ -77,18 +77,13 @@ pub fn last_pass(scene: &Scene) -> Option<SystemTime> {
     scene.value("SELECT max(last_pass_at) FROM storage.worker_state")
 }
 
-/// Waits until the worker has nothing to do, nor any file to announce, for which it wakes a moment later; in a copy of a
-/// database it announces none.
+/// Waits until the worker has nothing to do, and what commits just woke it for is done.
 pub fn await_idle(scene: &Scene) {
+    let idle = "SELECT max(last_pass_at) FROM storage.worker_state WHERE kind = 'worker' AND state = 'idle'";
     eventually("the worker to be idle", LIMIT, || {
-        scene
-            .value::<bool>(
-                "SELECT EXISTS (
-                     SELECT FROM storage.worker_state w WHERE w.kind = 'worker' AND w.state = 'idle'
-                        AND (w.last_error LIKE '%NOT_OWNER_OF_OBJECTS%'
-                             OR NOT EXISTS (SELECT FROM storage.events e WHERE NOT e.announced)))",
-            )
-            .then_some(())
+        let before = scene.value::<Option<SystemTime>>(idle)?;
+        std::thread::sleep(Duration::from_millis(400));
+        (scene.value::<Option<SystemTime>>(idle) == Some(before)).then_some(())
     });
 }
 
