@@ -127,7 +127,7 @@ fn run(access: &StoreAccess, store: Option<LocalStore>, target: usize) {
     ));
 
     world.proxy.wait_until_idle();
-    settle::settle(world);
+    settle::settle(world, &clients);
     consumer::drain(world, &mut seen);
     invariants::check(world, &mut clients, &seen, &saboteur);
     say(&format!("looked at everything after {:?}", begun.elapsed()));

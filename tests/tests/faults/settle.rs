@@ -1,13 +1,14 @@
 //! What the days after a run would bring: whatever is pending expires, every deletion is due, every bucket is compared
 //! with the tables.
 
+use crate::client::Client;
 use crate::invariants::buckets_in_the_store;
 use crate::world::World;
 use pg_storage_tests::orphans;
 use std::time::Duration;
 
 /// Until nothing is left to be done.
-pub fn settle(world: &World) {
+pub fn settle(world: &World, clients: &[Client]) {
     world
         .scene
         .superuser()
@@ -16,7 +17,7 @@ pub fn settle(world: &World) {
         )
         .expect("expire what is pending");
     work_off(world);
-    record_every_bucket(world);
+    record_every_bucket(world, clients);
     // Only what is older than the last transaction counts as left behind.
     orphans::grow_old();
     for bucket in buckets_in_the_store(world) {
@@ -53,8 +54,12 @@ fn work_off(world: &World) {
     }
 }
 
-/// A bucket whose first use was rolled back is in the store, and comes on record with its next use.
-fn record_every_bucket(world: &World) {
+/// A bucket whose first use was rolled back is in the store, and comes on record with its next use: also of those who
+/// had deleted theirs.
+fn record_every_bucket(world: &World, clients: &[Client]) {
+    for client in clients {
+        world.scene.try_session(&client.user, &client.tenant, true).expect("make buckets without faults");
+    }
     world
         .scene
         .superuser()
