@@ -22,10 +22,10 @@ CREATE TABLE storage.buckets (
     metadata            jsonb NOT NULL DEFAULT '{}' CHECK (jsonb_typeof(metadata) = 'object'),
     created_at          timestamptz NOT NULL DEFAULT now(),
     updated_at          timestamptz NOT NULL DEFAULT now(),
-    deleted_at          timestamptz
+    deleted_at          timestamptz,
+    deleted_key         text,
+    CONSTRAINT buckets_key_unique UNIQUE NULLS NOT DISTINCT (tenant_id, owner_id, key)
 );
--- A bucket that is being deleted may take long, and its key is free meanwhile.
-CREATE UNIQUE INDEX buckets_key_unique ON storage.buckets (tenant_id, owner_id, key) NULLS NOT DISTINCT WHERE deleted_at IS NULL;
 CREATE INDEX buckets_deleted ON storage.buckets (deleted_at, id) WHERE deleted_at IS NOT NULL;
 CREATE INDEX buckets_owner_id ON storage.buckets (tenant_id, owner_id);
 CREATE INDEX buckets_physical_name ON storage.buckets (physical_name);
@@ -51,6 +51,7 @@ COMMENT ON COLUMN storage.buckets.verify_content_type IS 'Confirming compares th
 COMMENT ON COLUMN storage.buckets.metadata IS 'Anything the application wants to keep; a JSON object.';
 COMMENT ON COLUMN storage.buckets.created_at IS 'When the row was made.';
 COMMENT ON COLUMN storage.buckets.updated_at IS 'When the row was last changed.';
+COMMENT ON COLUMN storage.buckets.deleted_key IS 'The key of a bucket that is being deleted, before it gave that up for another bucket to have.';
 COMMENT ON COLUMN storage.buckets.deleted_at IS 'When storage.delete_bucket() was told to delete it with its files: from then on only superusers see it, until maintenance has removed it. NULL: it lives.';
 
 CREATE TABLE storage.tenant_settings (

@@ -44,7 +44,9 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     IF storage_private.is_being_marked(OLD.id) THEN
-        UPDATE storage.buckets SET deleted_at = clock_timestamp() WHERE id = OLD.id AND deleted_at IS NULL;
+        -- Deleting may take long, and the key is free meanwhile. The one it gets instead nobody can have taken before.
+        UPDATE storage.buckets SET deleted_at = clock_timestamp(), deleted_key = key, key = 'deleted.' || gen_random_uuid()
+        WHERE id = OLD.id AND deleted_at IS NULL;
         PERFORM storage_private.wake_worker();
         RETURN NULL;
     END IF;

@@ -73,7 +73,7 @@ LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
     INSERT INTO storage.buckets (tenant_id, owner_id, key, access, is_default)
     VALUES ($1, $2, 'public', 'public', false), ($1, $2, 'private', 'private', true), ($1, $2, 'temp', 'temp', false)
-    ON CONFLICT (tenant_id, owner_id, key) WHERE deleted_at IS NULL DO NOTHING
+    ON CONFLICT (tenant_id, owner_id, key) DO NOTHING
 $$;
 COMMENT ON FUNCTION storage_private.seed_buckets(text, text) IS 'Makes the three buckets of a user, those that are missing.';
 

@@ -107,7 +107,7 @@ $$;
 COMMENT ON FUNCTION storage_private.marked_at(uuid) IS 'When a bucket was marked as deleted; NULL: it was not.';
 
 CREATE VIEW storage.bucket_deletions AS
-    SELECT b.tenant_id, b.owner_id, b.id AS bucket_id, b.key AS bucket_key, b.deleted_at,
+    SELECT b.tenant_id, b.owner_id, b.id AS bucket_id, b.deleted_key AS bucket_key, b.deleted_at,
            (SELECT count(*) FROM storage.files f WHERE f.bucket_id = b.id) AS files_left,
            (SELECT count(*) FROM storage.upload_requests u WHERE u.bucket_id = b.id) AS uploads_left,
            (SELECT count(*) FROM storage.objects o WHERE o.bucket_id = b.id) AS objects_left
