@@ -109,7 +109,7 @@ fn nobody_writes_what_the_server_vouches_for() {
         "SELECT storage.grant_access(current_user, 'manager')",
         "SELECT storage.enable_default_policies(false)",
         "SELECT storage_private.maintain()",
-        "SELECT storage_private.claim_deletions(1, 0, now(), '{}')",
+        "SELECT storage_private.claim_deletions('b', 1, now(), now(), 0, '1 minute')",
         "SELECT storage_private.locate_files('{}')",
         "SELECT storage_private.live_object(gen_random_uuid())",
     ] {
