@@ -39,7 +39,7 @@ BEGIN
         INSERT INTO storage_private.installation SELECT i.* FROM storage_private.this_installation() i;
     END IF;
 END $$;
-COMMENT ON FUNCTION storage_private.record_installation() IS 'Records with the first upload that this database owns the objects to come.';
+COMMENT ON FUNCTION storage_private.record_installation() IS 'Records, with the first upload or before the first bucket is made, that this database owns the objects to come.';
 
 CREATE FUNCTION storage_private.require_ownership() RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp

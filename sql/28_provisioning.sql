@@ -2,11 +2,12 @@
 
 CREATE FUNCTION storage_private.provisioning_of(physical text, store text)
 RETURNS TABLE (access storage.bucket_access, endpoint text, ready boolean, desired_generation bigint, capabilities jsonb,
-               allowed_origins text[], fixed boolean, key_prefix text)
+               allowed_origins text[], fixed boolean, key_prefix text, on_record boolean)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT p.access, p.endpoint, p.state = 'ready' AND p.applied_generation = p.desired_generation, p.desired_generation, c.capabilities,
-           p.allowed_origins, p.fixed OR (p.name IS NOT NULL AND p.access IS NULL), p.key_prefix
+           p.allowed_origins, p.fixed OR (p.name IS NOT NULL AND p.access IS NULL), p.key_prefix,
+           EXISTS (SELECT FROM storage.physical_buckets r WHERE r.name = asked.name)
     FROM (SELECT $1 AS name, $2 AS endpoint) asked
     -- What only failed so far binds nobody.
     LEFT JOIN storage.physical_buckets p ON p.name = asked.name AND p.provisioned_at IS NOT NULL
@@ -81,9 +82,10 @@ END $$;
 COMMENT ON FUNCTION storage_private.record_provisioning(text, text, storage.bucket_access, boolean, text, text, bigint, jsonb, text[], boolean) IS
 'Records that a physical bucket is ready. wait: whether to wait for another session that is recording the same. Gives recorded; left: to that session; stale: more was wanted meanwhile.';
 
--- Run in a transaction of its own: the one that failed is rolled back. Whoever holds the locks is recording a success,
--- and a success that came after the failure outweighs it.
-CREATE FUNCTION storage_private.record_failure(attempt jsonb) RETURNS void
+-- Run in a transaction of its own, because the one that asks may be rolled back: before the store is asked to make a
+-- bucket, so that bytes that come into it are found even so, and after it failed. Whoever holds the locks is recording a
+-- success, and a success that came after the failure outweighs it.
+CREATE FUNCTION storage_private.record_attempt(attempt jsonb) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -99,18 +101,21 @@ BEGIN
     IF NOT FOUND AND EXISTS (SELECT FROM storage.physical_buckets p WHERE p.name = a.name) THEN
         RETURN;
     END IF;
+    -- Whoever made it may clear it, also when nothing else is ever committed.
+    PERFORM storage_private.record_installation();
     INSERT INTO storage.physical_buckets AS p
         (name, tenant_id, access, fixed, key_prefix, endpoint, state, steps, last_error, attempts, next_attempt_at)
-    VALUES (a.name, a.tenant_id, a.access, a.fixed, a.key_prefix, a.endpoint, 'failed', a.steps, a.error, 1,
-            clock_timestamp() + interval '10 seconds')
+    VALUES (a.name, a.tenant_id, a.access, a.fixed, a.key_prefix, a.endpoint,
+            CASE WHEN a.error IS NULL THEN 'pending' ELSE 'failed' END::storage.provision_state, a.steps, a.error,
+            (a.error IS NOT NULL)::integer, clock_timestamp() + interval '10 seconds')
     ON CONFLICT (name) DO UPDATE
         SET state = CASE WHEN p.state = 'ready' AND p.applied_generation = p.desired_generation THEN p.state ELSE 'failed' END,
             steps = excluded.steps, last_error = excluded.last_error, attempts = p.attempts + 1,
             next_attempt_at = clock_timestamp() + least(interval '10 seconds' * 2 ^ least(p.attempts, 9), interval '1 hour')
-        WHERE p.provisioned_at IS NULL OR p.provisioned_at < to_timestamp(a.failed_at);
+        WHERE a.error IS NOT NULL AND (p.provisioned_at IS NULL OR p.provisioned_at < to_timestamp(a.failed_at));
 END $$;
-COMMENT ON FUNCTION storage_private.record_failure(jsonb) IS
-'Records that an attempt to make a physical bucket ready failed, with the steps taken and a later time for the next one. A bucket that is ready and current stays so.';
+COMMENT ON FUNCTION storage_private.record_attempt(jsonb) IS
+'Records an attempt to make a physical bucket ready: without an error, that one is under way; with one, that it failed, with the steps taken and a later time for the next one. A bucket that is ready and current stays so.';
 
 CREATE FUNCTION storage_private.record_capabilities(store text, observed jsonb) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp

@@ -76,7 +76,7 @@ fn bring(scope: Scope, config: &Config, wanted: Wanted) -> Result<bool> {
         Err(Unready::Failed { record, .. }) => {
             drop(lock);
             scope.step(|| {
-                catalog::run_as_owner("SELECT storage_private.record_failure($1)", &[JsonB(record).into()])
+                catalog::run_as_owner("SELECT storage_private.record_attempt($1)", &[JsonB(record).into()])
             })?;
             return Ok(false);
         }

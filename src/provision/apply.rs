@@ -23,7 +23,7 @@ use crate::{cache, session, wait};
 pub enum Unready {
     /// The store was not asked.
     Refused(Failure),
-    /// An attempt failed; its record is for `storage_private.record_failure()`.
+    /// An attempt failed; its record is for `storage_private.record_attempt()`.
     Failed {
         /// What the caller is told.
         failure: Failure,
@@ -79,7 +79,7 @@ pub fn apply(
         report
     })?;
     if let Some(error) = report.failure() {
-        let record = attempt(config, wanted, &report, &error.to_string())?;
+        let record = attempt(config, wanted, &report, Some(&error.to_string()))?;
         let failure = Failure::from(error.clone());
         let detail = format!(
             "{} Steps of {}: {}.",
@@ -96,7 +96,8 @@ pub fn apply(
             Ok(capabilities) => capabilities,
             Err(failure) => {
                 let details = failure.details().unwrap_or_default();
-                let record = attempt(config, wanted, &report, &format!("{} {details}", failure.summary()))?;
+                let record =
+                    attempt(config, wanted, &report, Some(&format!("{} {details}", failure.summary())))?;
                 return Err(Unready::Failed { failure, record });
             }
         },
@@ -104,8 +105,8 @@ pub fn apply(
     Ok((report, capabilities))
 }
 
-/// A failed attempt as `storage_private.record_failure()` takes it.
-fn attempt(config: &Config, wanted: &Wanted, report: &Report, error: &str) -> Result<Value> {
+/// An attempt as `storage_private.record_attempt()` takes it; without an error it is under way.
+pub fn attempt(config: &Config, wanted: &Wanted, report: &Report, error: Option<&str>) -> Result<Value> {
     let steps = serde_json::to_value(report).map_err(|error| Failure::internal(error.to_string()))?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Ok(json!({

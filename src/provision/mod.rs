@@ -7,6 +7,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use pg_storage_core::digest;
 use pg_storage_store::probe::{Capabilities, Support};
+use pg_storage_store::provision::Report;
 
 use crate::bucket::Bucket;
 use crate::cache::{self, At, Ready};
@@ -14,7 +15,7 @@ use crate::catalog::{self, SessionLock};
 use crate::config::{self, Config};
 use crate::error::Result;
 use crate::preload;
-use crate::worker::failed_attempt;
+use crate::worker;
 
 mod ahead;
 mod apply;
@@ -26,7 +27,7 @@ pub use apply::try_out;
 pub use record::record_capabilities;
 pub use wanted::physical_name;
 
-use apply::{Unready, apply};
+use apply::{Unready, apply, attempt};
 use record::{Known, Recorded, access_being_recorded, answer_of, is_being_recorded, record};
 use wanted::{Wanted, refuse_mixed_access};
 
@@ -89,11 +90,15 @@ pub fn ensure(bucket: &Bucket, ask: Ask) -> Result<Place> {
         cache::put(&config.endpoint, &wanted.name, ready, seen);
         return finish(bucket, wanted, ready);
     }
+    if !known.on_record {
+        // What the store makes now stays when this transaction is rolled back, and so may bytes in it.
+        worker::attempt::record_first(&attempt(&config, &wanted, &Report { steps: Vec::new() }, None)?)?;
+    }
     let (report, capabilities) = match apply(&config, &wanted, &known, &origins) {
         Ok(done) => done,
         Err(Unready::Refused(failure)) => return Err(failure),
         Err(Unready::Failed { failure, record }) => {
-            failed_attempt::record(&record);
+            worker::attempt::record(&record);
             return Err(failure);
         }
     };

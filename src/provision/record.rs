@@ -26,6 +26,8 @@ pub struct Known {
     pub origins: Option<Vec<String>>,
     /// The configuration that is wanted.
     pub generation: i64,
+    /// Whether there is any record of it, also of attempts that came to nothing.
+    pub on_record: bool,
     /// What its store was seen to enforce.
     pub capabilities: Option<Capabilities>,
 }
@@ -37,7 +39,7 @@ impl Known {
             // Not a read: after waiting for the lock a fresh snapshot shows what its last holder committed.
             catalog::write(
                 "SELECT access::pg_catalog.text, endpoint, ready, desired_generation, capabilities,
-                        allowed_origins, fixed, key_prefix
+                        allowed_origins, fixed, key_prefix, on_record
                  FROM storage_private.provisioning_of($1, $2)",
                 &[name.into(), config.endpoint.as_str().into()],
                 |rows| {
@@ -52,6 +54,7 @@ impl Known {
                         origins: row.get(6)?,
                         fixed: row.get(7)?.unwrap_or(false),
                         key_prefix: row.get(8)?.unwrap_or_default(),
+                        on_record: row.get(9)?.unwrap_or(false),
                         capabilities: capabilities.and_then(|json| serde_json::from_value(json.0).ok()),
                     })
                 },

@@ -1,11 +1,11 @@
-//! Background workers: the launcher, a worker for each database, the local store's, and the one that tells of failures.
+//! Background workers: the launcher, a worker for each database, the local store's, and the one that records attempts.
 //!
 //! The launcher starts a worker for each database that `pg_storage.databases` names; `storage.start_worker()` starts one
 //! without it. Which of several is the worker of a database is decided by [`presence`]; a commit wakes it by [`wake`].
 
 #![allow(unsafe_code)]
 
-pub mod failed_attempt;
+pub mod attempt;
 mod launcher;
 pub mod local_store;
 mod maintainer;

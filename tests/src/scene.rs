@@ -128,7 +128,7 @@ impl Scene {
     }
 
     /// Every row that an upload can touch, counted, and the states of those that can change: equal before and after
-    /// means that nothing happened. Failed provisionings are recorded apart from what failed, and not counted.
+    /// means that nothing happened. Attempts to provision are recorded apart from who asked, and not counted.
     pub fn rows(&self) -> Vec<i64> {
         let row = self
             .superuser()
@@ -137,7 +137,7 @@ impl Scene {
                     (SELECT count(*) FROM storage.upload_requests), (SELECT count(*) FROM storage.files),
                     (SELECT count(*) FROM storage.objects), (SELECT count(*) FROM storage.object_deletions),
                     (SELECT count(*) FROM storage.buckets), (SELECT count(physical_name) FROM storage.buckets),
-                    (SELECT count(*) FROM storage.physical_buckets WHERE state <> 'failed'),
+                    (SELECT count(*) FROM storage.physical_buckets WHERE state = 'ready'),
                     (SELECT coalesce(sum(hashtext(u::text)), 0) FROM storage.upload_requests u),
                     (SELECT coalesce(sum(hashtext(f::text)), 0) FROM storage.files f)]",
                 &[],

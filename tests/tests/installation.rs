@@ -37,7 +37,7 @@ fn a_copy_of_the_database_adds_and_deletes_nothing_until_it_is_declared_the_owne
     let place = scene.place_of_file(&ticket.file_id);
     assert_eq!(scene.maintain(), [0, 0, 0, 0], "the original is not refused");
     let original: String =
-        scene.value("SELECT format('system %s, database %s', system_identifier, database) FROM storage_private.installation");
+        scene.value("SELECT DISTINCT format('system %s, database %s', system_identifier, database) FROM storage_private.installation");
 
     let pending = Upload::of(b"pending").request(&mut scene.user("ada"));
     let mut copy = copy_of(&scene);
@@ -91,11 +91,13 @@ fn the_first_upload_records_the_owner_and_waits_for_nobody() {
     second.batch_execute("SET lock_timeout = '10s'; BEGIN").unwrap();
     Upload::declared(b"done").request(&mut second);
     first.batch_execute("ROLLBACK").unwrap();
-    assert_eq!(rows(), 0);
+    assert_eq!(rows(), 1, "what the store may have is owned, whatever became of the upload");
     second.batch_execute("COMMIT").unwrap();
-    assert_eq!(rows(), 1, "whoever committed an upload has committed the owner");
+    assert!(rows() >= 1, "whoever committed an upload has committed the owner");
     Upload::declared(b"more").request(&mut first);
-    assert_eq!((rows(), scene.maintain()), (1, [0, 0, 0, 0]));
+    assert_eq!(scene.maintain(), [0, 0, 0, 0]);
+    let owners = "SELECT count(DISTINCT i) FROM storage_private.installation i";
+    assert_eq!(scene.value::<i64>(owners), 1);
 }
 
 #[test]

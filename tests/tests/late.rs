@@ -56,6 +56,26 @@ fn bytes_of_a_request_that_was_rolled_back_are_removed() {
     });
 }
 
+/// Nobody else ever uses the bucket, and still it is known that the store may have it.
+#[test]
+fn bytes_of_a_first_use_that_was_rolled_back_are_removed() {
+    each_store(|scene| {
+        reconcile(scene);
+        let (_, place) = rolled_back(scene, "ada", b"rolled back");
+        assert!(scene.exists(&place));
+        let state = "SELECT state::text FROM storage.physical_buckets";
+        assert_eq!(scene.value::<String>(state), "pending");
+        scene
+            .superuser()
+            .batch_execute("UPDATE storage.physical_buckets SET next_attempt_at = clock_timestamp()")
+            .unwrap();
+        grow_old();
+        until_gone(scene, &place);
+        assert_eq!(scene.value::<String>(state), "ready");
+        assert_eq!(scene.value::<i64>("SELECT count(*) FROM storage.upload_requests"), 0);
+    });
+}
+
 #[test]
 fn what_a_confirmation_that_was_rolled_back_copied_is_removed() {
     each_store(|scene| {

@@ -237,7 +237,7 @@ fn a_prepared_first_use_delays_nobody_and_may_be_rolled_back() {
     for bytes in [b"one", b"two"] {
         Upload::declared(bytes).complete(&mut bob, bytes);
     }
-    assert_eq!(on_record(&scene), []);
+    assert_eq!(on_record(&scene), [(bucket_of(prepared.url()), "pending".to_owned(), false)]);
     ada.batch_execute("ROLLBACK PREPARED 'first'").unwrap();
     let ticket = Upload::declared(b"after").complete(&mut bob, b"after");
     let name = bucket_of(prepared.url());

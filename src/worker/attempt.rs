@@ -1,41 +1,60 @@
-//! Records a failed provisioning although its error rolls the caller's transaction back: a short-lived background worker
-//! does it in a transaction of its own. Nobody waits for it, and where no worker can be had, the error alone tells.
+//! Records attempts to provision apart from the transaction that asks, which may be rolled back: a short-lived background
+//! worker does it in a transaction of its own. Where none can be had, the caller's own record is all there is.
 
 #![allow(unsafe_code)]
 
 use pgrx::JsonB;
-use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerBuilder, BgWorkerStartTime};
+use pgrx::bgworkers::{
+    BackgroundWorker, BackgroundWorkerBuilder, BgWorkerStartTime, DynamicBackgroundWorker,
+};
 use pgrx::prelude::*;
 use serde_json::{Value, json};
 
 use crate::catalog;
 use crate::error::Result;
 
-/// Has `attempt`, what `storage_private.record_failure()` takes, recorded in this database.
+/// Has a failed attempt, as `storage_private.record_attempt()` takes it, recorded in this database. Nobody waits for it.
 pub fn record(attempt: &Value) {
-    // SAFETY: a plain read of a process-local variable on the main thread.
-    let database = unsafe { pg_sys::MyDatabaseId };
-    let Some(message) = Message::leave(&json!({ "database": database.to_u32(), "attempt": attempt })) else {
-        return;
-    };
-    let started = BackgroundWorkerBuilder::new("pg_storage failed attempt")
-        .set_type("pg_storage failed attempt")
+    start(attempt);
+}
+
+/// Has an attempt recorded before it is made.
+pub fn record_first(attempt: &Value) -> Result<()> {
+    if catalog::keeps_one_snapshot() {
+        // Its snapshot would not show the row, and its own record of success could not be serialized after that.
+        return Ok(());
+    }
+    let Some(worker) = start(attempt) else { return Ok(()) };
+    // Whether or not it could: the attempt itself does not depend on the record.
+    let _ = worker.wait_for_shutdown();
+    pgrx::check_for_interrupts!();
+    Ok(())
+}
+
+fn start(attempt: &Value) -> Option<DynamicBackgroundWorker> {
+    // SAFETY: plain reads of process-local variables on the main thread.
+    let (database, this) = unsafe { (pg_sys::MyDatabaseId, pg_sys::MyProcPid) };
+    let message = Message::leave(&json!({ "database": database.to_u32(), "attempt": attempt }))?;
+    let started = BackgroundWorkerBuilder::new("pg_storage attempt")
+        .set_type("pg_storage attempt")
         .set_library("pg_storage")
-        .set_function("pg_storage_failed_attempt_main")
+        .set_function("pg_storage_attempt_main")
         .enable_spi_access()
         .set_start_time(BgWorkerStartTime::RecoveryFinished)
         .set_argument(Some(pg_sys::Datum::from(message.0)))
+        .set_notify_pid(this)
         .load_dynamic();
     if started.is_err() {
         message.take();
-        pgrx::debug1!("pg_storage: no background worker is free to record a failed provisioning");
+        pgrx::debug1!("pg_storage: no background worker is free to record an attempt to provision");
     }
+    started.ok()
 }
 
 /// Main function of the background worker.
 #[pg_guard]
 #[unsafe(no_mangle)]
-pub extern "C-unwind" fn pg_storage_failed_attempt_main(handle: pg_sys::Datum) {
+pub extern "C-unwind" fn pg_storage_attempt_main(handle: pg_sys::Datum) {
     let Some(message) = Message(handle.value() as u32).take() else { return };
     let database = message.get("database").and_then(Value::as_u64).and_then(|oid| u32::try_from(oid).ok());
     let (Some(database), Some(attempt)) = (database, message.get("attempt")) else { return };
@@ -44,7 +63,7 @@ pub extern "C-unwind" fn pg_storage_failed_attempt_main(handle: pg_sys::Datum) {
     BackgroundWorker::connect_worker_to_spi_by_oid(Some(database.into()), None);
     let attempt = attempt.clone();
     let recorded: Result<()> = BackgroundWorker::transaction(move || {
-        catalog::run_as_owner("SELECT storage_private.record_failure($1)", &[JsonB(attempt).into()])
+        catalog::run_as_owner("SELECT storage_private.record_attempt($1)", &[JsonB(attempt).into()])
     });
     if let Err(failure) = recorded {
         failure.raise();
