@@ -280,3 +280,74 @@ fn a_standby_has_no_worker_until_it_is_promoted() {
     standby.connect("postgres", scene.database.name()).batch_execute(delete).unwrap();
     eventually("the new primary's worker to delete", LIMIT, || (!scene.exists(&place)).then_some(()));
 }
+
+#[test]
+fn what_sessions_of_the_database_are_set_to_does_not_concern_it() {
+    let scene = at_work();
+    let name = scene.database.name();
+    let mut ada = scene.user("ada");
+    let bytes = some_bytes("settings", 60);
+    let ticket = Upload::declared(&bytes).complete(&mut ada, &bytes);
+    let place = scene.place_of_file(&ticket.file_id);
+    delete(&mut ada, &ticket);
+    let mut superuser = scene.superuser();
+    let settings = [
+        ("default_transaction_isolation", "'serializable'"),
+        ("default_transaction_read_only", "on"),
+        ("statement_timeout", "'1ms'"),
+        ("search_path", "public"),
+    ];
+    for (setting, value) in settings {
+        superuser.batch_execute(&format!("ALTER DATABASE {name} SET {setting} = {value}")).unwrap();
+    }
+    let cluster = scene.database.cluster();
+    cluster.set("pg_storage.databases", name);
+    cluster.reload();
+    await_worker(cluster, name);
+    // For the sessions of this test, which come later.
+    for (setting, _) in settings {
+        superuser.batch_execute(&format!("ALTER DATABASE {name} RESET {setting}")).unwrap();
+    }
+    eventually("the worker to delete", LIMIT, || (!scene.exists(&place)).then_some(()));
+    let error: Option<String> =
+        scene.value("SELECT last_error FROM storage.worker_state WHERE kind = 'worker'");
+    assert_eq!(error, None);
+}
+
+#[test]
+fn a_task_that_fails_stops_no_other_and_is_told_once() {
+    let scene = at_work();
+    let mut ada = scene.user("ada");
+    let [expiring, gone] =
+        [b"expiring".as_slice(), b"gone"].map(|bytes| Upload::declared(bytes).complete(&mut ada, bytes));
+    let place = scene.place_of_file(&gone.file_id);
+    delete(&mut ada, &gone);
+    scene
+        .superuser()
+        .batch_execute(
+            "CREATE FUNCTION public.fail() RETURNS trigger LANGUAGE plpgsql AS
+             'BEGIN RAISE division_by_zero USING MESSAGE = ''not today''; END';
+             CREATE TRIGGER fail BEFORE DELETE ON storage.files FOR EACH ROW EXECUTE FUNCTION public.fail();
+             UPDATE storage.files SET expires_at = now()",
+        )
+        .unwrap();
+    let pid = keep_worker(&scene);
+    eventually("the other task", LIMIT, || (!scene.exists(&place)).then_some(()));
+    nudge(&scene);
+    await_idle(&scene);
+    let mut superuser = scene.superuser();
+    assert_eq!(workers(&mut superuser, scene.database.name()), [pid]);
+    let row = superuser
+        .query_one(
+            "SELECT last_error, next_pass_at <= last_pass_at + interval '61 s' FROM storage.worker_state WHERE kind = 'worker'",
+            &[],
+        )
+        .unwrap();
+    assert_eq!((row.get::<_, &str>(0), row.get::<_, bool>(1)), ("expiring files: not today", true));
+    let told = scene.database.cluster().log().matches("pg_storage worker, expiring files: not today").count();
+    assert_eq!(told, 1);
+    superuser.batch_execute("DROP TRIGGER fail ON storage.files").unwrap();
+    nudge(&scene);
+    let left = format!("SELECT count(*) FROM storage.files WHERE id = '{}'", expiring.file_id);
+    eventually("the end of the failure", LIMIT, || (scene.value::<i64>(&left) == 0).then_some(()));
+}
