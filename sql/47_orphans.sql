@@ -204,6 +204,14 @@ END $$;
 COMMENT ON FUNCTION storage_private.note_reconciliation(text, bytea, boolean, bigint, bigint, text) IS
 'Records how far the reconciliation of a physical bucket has come, and begins a new one after a finished one; an error leaves it where it was. False when another transaction is at it.';
 
+CREATE FUNCTION storage_private.troubled_reconciliations() RETURNS TABLE (physical_name text, lost bigint, last_error text)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT r.physical_name, r.lost, r.last_error FROM storage_private.reconciliations r
+    WHERE r.lost > 0 OR r.last_error IS NOT NULL ORDER BY r.physical_name
+$$;
+COMMENT ON FUNCTION storage_private.troubled_reconciliations() IS 'Physical buckets that lack bytes, or could not be compared.';
+
 CREATE FUNCTION storage.scan_orphans(physical_name text, min_age interval DEFAULT '1 day', repair boolean DEFAULT false)
 RETURNS SETOF storage.orphan
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp

@@ -66,6 +66,7 @@ pub fn run() -> Vec<Finding> {
             return findings;
         }
     }
+    findings.extend(reconciled().unwrap_or_else(|failure| vec![failed("objects", &failure)]));
     findings.extend(functions(&config).unwrap_or_else(|failure| vec![failed("functions", &failure)]));
     if preload::read_only() {
         findings.push(finding(
@@ -116,6 +117,39 @@ fn maintained() -> Finding {
             ),
         )
     }
+}
+
+/// What is wrong by the last comparison of the store with the tables.
+fn reconciled() -> Result<Vec<Finding>> {
+    catalog::as_owner(|| {
+        catalog::read(
+            "SELECT physical_name, lost, last_error FROM storage_private.troubled_reconciliations()",
+            &[],
+            |rows| {
+                let mut findings = Vec::new();
+                for row in rows {
+                    let (bucket, lost, error): (Option<String>, Option<i64>, Option<String>) =
+                        (row.get(1)?, row.get(2)?, row.get(3)?);
+                    let bucket = bucket.unwrap_or_default();
+                    if let Some(lost) = lost.filter(|lost| *lost > 0) {
+                        let detail = format!("{lost} row(s) of storage.objects have no bytes in {bucket}.");
+                        let hint = "storage.scan_orphans() names them; restore them from a backup of the store, or delete their files.";
+                        findings.push(finding("objects", Level::Fail, detail, Some(hint)));
+                    }
+                    if let Some(error) = error {
+                        let detail = format!("{bucket} could not be compared with the tables: {error}.");
+                        findings.push(finding(
+                            "objects",
+                            Level::Warn,
+                            detail,
+                            Some("Maintenance tries again in each pass."),
+                        ));
+                    }
+                }
+                Ok(findings)
+            },
+        )
+    })
 }
 
 /// Who shares the limit on a user's uploads, where there is one.

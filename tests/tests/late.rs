@@ -239,10 +239,18 @@ fn a_comparison_goes_on_where_it_stopped_and_a_failing_bucket_holds_up_no_other(
         ))
     };
     assert_eq!((state(&first.0).as_str(), state(&other).as_str()), ("t 1 ", "f 0 STORE_DENIED"));
-    // The next pass tries again what failed; what is finished waits for a day.
+    let trouble =
+        "SELECT string_agg(status || ' ' || detail, '|') FROM storage.check() WHERE name = 'objects'";
     proxy.heal();
+    let said: String = scene.value(trouble);
+    assert!(
+        said.starts_with(&format!("warn {other} could not be compared")) && !said.contains('|'),
+        "{said}"
+    );
+    // The next pass tries again what failed; what is finished waits for a day.
     assert_eq!(scene.value::<i64>(queued), 0);
     assert_eq!(state(&other), "t 0 ");
+    assert_eq!(scene.value::<Option<String>>(trouble), None);
     scene
         .superuser()
         .batch_execute("UPDATE storage_private.reconciliations SET began_at = now() - interval '25 hours'")

@@ -90,6 +90,9 @@ fn what_does_not_match_is_found_both_ways_and_only_our_own_bytes_are_removed() {
         );
 
         scene.maintain();
+        let said: String =
+            scene.value("SELECT status || ' ' || detail FROM storage.check() WHERE name = 'objects'");
+        assert_eq!(said, format!("fail 1 row(s) of storage.objects have no bytes in {bucket}."));
         assert!(!scene.exists(&nobodys));
         FOREIGN.iter().for_each(|key| assert!(scene.exists(&(bucket.clone(), (*key).to_owned())), "{key}"));
         assert_downloads(&mut ada, &kept.file_id, b"kept");
