@@ -387,10 +387,11 @@ fn uploads_go_on_while_everything_is_repaired() {
                     scene.maintain();
                 }
             });
-            let files = writers.into_iter().flat_map(|writer| writer.join().unwrap()).collect();
+            // Told to end whatever became of the writers: a failed one must not leave this waiting.
+            let files: Vec<_> = writers.into_iter().map(|writer| writer.join()).collect();
             uploading.store(false, Ordering::Release);
             repairing.join().unwrap();
-            files
+            files.into_iter().flat_map(Result::unwrap).collect()
         });
         assert!(files.len() > 10, "{}", files.len());
         eventually("the end of everything that nobody names", LIMIT, || {
