@@ -259,6 +259,8 @@ CREATE TABLE storage.object_deletions (
 -- The queue of each physical bucket, in the order it is worked off. One by time alone would tempt the planner to look
 -- for one bucket's jobs among all others'.
 CREATE INDEX object_deletions_queue ON storage.object_deletions (physical_name, not_before, id);
+-- So those who ask for all that is due ask in words that match no other query.
+CREATE INDEX object_deletions_due ON storage.object_deletions ((not_before AT TIME ZONE 'UTC'));
 CREATE INDEX object_deletions_claimed ON storage.object_deletions (claimed_until) WHERE claimed_until IS NOT NULL;
 CREATE INDEX object_deletions_dead ON storage.object_deletions (id) WHERE attempts > 10;
 CREATE INDEX object_deletions_key ON storage.object_deletions (physical_name, key);

@@ -116,7 +116,9 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT q.name, p.endpoint
     FROM storage_private.queued_buckets() AS q(name) LEFT JOIN storage.physical_buckets p ON p.name = q.name
-    WHERE (SELECT min(d.not_before) FROM storage.object_deletions d WHERE d.physical_name = q.name) <= $1
+    -- Mostly nothing is due at all, and then no bucket is looked at.
+    WHERE (SELECT min(d.not_before AT TIME ZONE 'UTC') FROM storage.object_deletions d) <= $1 AT TIME ZONE 'UTC'
+      AND (SELECT min(d.not_before) FROM storage.object_deletions d WHERE d.physical_name = q.name) <= $1
 $$;
 COMMENT ON FUNCTION storage_private.due_buckets(timestamptz) IS
 'The physical buckets with deletions due by then, with the endpoint on record; NULL: nothing is recorded of the bucket.';
@@ -206,8 +208,8 @@ CREATE FUNCTION storage_private.next_due(began timestamptz) RETURNS timestamptz
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT least(
-        (SELECT min((SELECT min(d.not_before) FROM storage.object_deletions d WHERE d.physical_name = q.name AND d.not_before > $1))
-         FROM storage_private.queued_buckets() AS q(name)),
+        (SELECT min(d.not_before AT TIME ZONE 'UTC') FROM storage.object_deletions d
+         WHERE d.not_before AT TIME ZONE 'UTC' > $1 AT TIME ZONE 'UTC') AT TIME ZONE 'UTC',
         (SELECT min(d.claimed_until) FROM storage.object_deletions d WHERE d.claimed_until > $1),
         (SELECT min(u.expires_at) FROM storage.upload_requests u WHERE u.status = 'requested' AND u.expires_at > $1),
         (SELECT min(u.claimed_until) FROM storage.upload_requests u WHERE u.status = 'requested' AND u.claimed_until > $1),

@@ -65,7 +65,8 @@ COMMENT ON COLUMN storage.bucket_usage.objects IS 'How many objects they share.'
 COMMENT ON COLUMN storage.bucket_usage.last_upload IS 'When the newest was confirmed.';
 
 CREATE VIEW storage.deletion_queue AS
-    SELECT d.id, d.physical_name, d.key, d.reason, d.not_before, d.not_before <= now() AS due,
+    SELECT d.id, d.physical_name, d.key, d.reason, d.not_before,
+           d.not_before AT TIME ZONE 'UTC' <= now() AT TIME ZONE 'UTC' AS due,
            d.claimed_until, d.attempts, d.attempts > 10 AS dead, d.last_error, d.created_at
     FROM storage.object_deletions d;
 COMMENT ON VIEW storage.deletion_queue IS 'The outbox: what is still to leave the store, and what the store said when it did not.';
@@ -74,7 +75,7 @@ COMMENT ON COLUMN storage.deletion_queue.physical_name IS 'The bucket in the sto
 COMMENT ON COLUMN storage.deletion_queue.key IS 'The key to be removed.';
 COMMENT ON COLUMN storage.deletion_queue.reason IS 'Why it was queued.';
 COMMENT ON COLUMN storage.deletion_queue.not_before IS 'Not to be removed before this.';
-COMMENT ON COLUMN storage.deletion_queue.due IS 'Whether that time has come.';
+COMMENT ON COLUMN storage.deletion_queue.due IS 'Whether that time has come; an index finds those with WHERE due.';
 COMMENT ON COLUMN storage.deletion_queue.claimed_until IS 'A collector is at it and has until then; NULL: nobody is.';
 COMMENT ON COLUMN storage.deletion_queue.attempts IS 'Failed attempts so far.';
 COMMENT ON COLUMN storage.deletion_queue.dead IS 'Whether it failed more than ten times: somebody should look at last_error. It is still repeated, about once an hour.';
