@@ -94,6 +94,7 @@ impl Client {
                 content,
                 declared,
                 short,
+                pathless: upload.path.is_none(),
                 standing: Standing::New,
                 doubtful: false,
                 sent: Digests::new(),
@@ -218,8 +219,7 @@ impl Client {
     fn believe(&mut self, id: &str, verdict: &Verdict) -> Vec<Effect> {
         let Some(upload) = self.ledger.uploads.get(id) else { return Vec::new() };
         let (file, ended) = (upload.ticket.file_id.clone(), Effect::Ended(id.to_owned()));
-        let contradictory =
-            upload.content.contradictory && upload.sent.iter().all(|sent| *sent == upload.content.sha256);
+        let contradictory = upload.is_contradictory();
         self.world.ended(match verdict.status.as_str() {
             "uploaded" => "verdict: uploaded",
             "rejected" => "verdict: rejected",

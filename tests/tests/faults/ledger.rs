@@ -39,6 +39,8 @@ pub struct Upload {
     pub declared: bool,
     /// Whether it expires while the run lasts.
     pub short: bool,
+    /// Whether its file has no path, so that nobody can be in its way.
+    pub pathless: bool,
     pub standing: Standing,
     /// Whether the server may have ended it, or never committed it, without saying so.
     pub doubtful: bool,
@@ -49,6 +51,11 @@ pub struct Upload {
 }
 
 impl Upload {
+    /// Whether what was sent contradicts the declared type.
+    pub fn is_contradictory(&self) -> bool {
+        self.content.contradictory && self.sent.iter().all(|sent| *sent == self.content.sha256)
+    }
+
     /// Digests that its file may have.
     pub fn promised(&self) -> Digests {
         if self.declared { Digests::from([self.content.sha256.clone()]) } else { self.sent.clone() }
@@ -130,6 +137,22 @@ impl Ledger {
         }
     }
 
+    /// The server confirms by itself what is pending when its time is over.
+    pub fn expect_confirmations(&mut self) {
+        for upload in self.uploads.values().filter(|upload| upload.standing == Standing::Pending) {
+            if upload.sent.is_empty() {
+                continue;
+            }
+            let certain = upload.arrived && upload.pathless && !upload.is_contradictory();
+            let fate = if certain && !upload.short && !upload.doubtful {
+                Fate::Exists(upload.promised())
+            } else {
+                Fate::Unknown(upload.promised())
+            };
+            self.files.insert(upload.ticket.file_id.clone(), fate);
+        }
+    }
+
     /// The buckets of all files are deleted.
     pub fn bury(&mut self) {
         for fate in self.files.values_mut() {
@@ -137,6 +160,7 @@ impl Ledger {
                 *fate = Fate::Absent("deleted");
             }
         }
+        self.uploads.clear();
     }
 
     fn stand(&mut self, upload: &str, standing: Standing) {

@@ -82,6 +82,9 @@ fn run(access: &StoreAccess, store: Option<LocalStore>, target: usize) {
     let begun = Instant::now();
     let mut rng = Rng::new(seed);
     let world = open(access, store.is_some(), &mut rng);
+    if world.confirms {
+        say("the server confirms what nobody confirmed");
+    }
     let saboteur = Saboteur::new(world, store, rng.fork());
     world.proxy.disturb(rng.number(), 60, &DRIZZLE);
 
@@ -127,7 +130,7 @@ fn run(access: &StoreAccess, store: Option<LocalStore>, target: usize) {
     ));
 
     world.proxy.wait_until_idle();
-    settle::settle(world, &clients);
+    settle::settle(world, &mut clients);
     consumer::drain(world, &mut seen);
     invariants::check(world, &mut clients, &seen, &saboteur);
     say(&format!("looked at everything after {:?}", begun.elapsed()));
@@ -148,6 +151,7 @@ fn open(store: &StoreAccess, enforces: bool, rng: &mut Rng) -> &'static World {
         .setting("max_prepared_transactions", "50")
         .setting("pg_storage.deletion_delay", "0")
         .setting("pg_storage.worker_interval", "1")
+        .setting("pg_storage.unconfirmed_uploads", if rng.percent(50) { "confirm" } else { "expire" })
         .setting("pg_storage.reconcile_interval", "5")
         // Where the store's clock is set back, what has just been written looks old for as long as that.
         .setting("pg_storage.orphan_min_age", if enforces { "3600" } else { "2" })

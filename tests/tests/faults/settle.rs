@@ -8,12 +8,16 @@ use pg_storage_tests::orphans;
 use std::time::Duration;
 
 /// Until nothing is left to be done.
-pub fn settle(world: &World, clients: &[Client]) {
+pub fn settle(world: &World, clients: &mut [Client]) {
+    if world.confirms {
+        clients.iter_mut().for_each(|client| client.ledger.expect_confirmations());
+    }
     world
         .scene
         .superuser()
         .batch_execute(
-            "UPDATE storage.upload_requests SET expires_at = now() - interval '1 s' WHERE status = 'requested'",
+            "UPDATE storage.upload_requests SET expires_at = now() - interval '1 s', claimed_until = NULL
+             WHERE status = 'requested'",
         )
         .expect("expire what is pending");
     work_off(world);
@@ -43,6 +47,7 @@ fn work_off(world: &World) {
         assert_eq!(failed, 0, "a deletion failed without any fault");
         let left: i64 = world.scene.value(
             "SELECT (SELECT count(*) FROM storage.object_deletions)
+                  + (SELECT count(*) FROM storage.upload_requests WHERE status = 'requested')
                   + (SELECT count(*) FROM storage.buckets WHERE deleted_at IS NOT NULL)",
         );
         if left == 0 {

@@ -23,6 +23,8 @@ pub struct World {
     pub proxy: FaultyStore,
     /// Whether the store refuses bytes that are not those declared, and a second PUT to a key.
     pub enforces: bool,
+    /// Whether the server confirms what nobody confirmed.
+    pub confirms: bool,
     /// The first of them are asked for most often.
     pub contents: Vec<Arc<Content>>,
     operations: Mutex<Counts>,
@@ -57,6 +59,7 @@ impl World {
         enforces: bool,
         rng: &mut Rng,
     ) -> Self {
+        let confirms = scene.value::<String>("SHOW pg_storage.unconfirmed_uploads") == "confirm";
         let contents = (0..40)
             .map(|number| {
                 let length = match rng.below(10) {
@@ -77,6 +80,7 @@ impl World {
             scene,
             proxy,
             enforces,
+            confirms,
             contents,
             operations: Mutex::default(),
             outcomes: Mutex::default(),
