@@ -314,7 +314,7 @@ fn a_copy_that_is_carried_out_late_lands_beside_what_was_verified() {
     proxy.heal();
     assert_eq!(confirm(&mut ada, &ticket.upload_id).outcome(), ("uploaded", None));
     let kept = scene.place_of_file(&ticket.file_id);
-    assert_eq!(copies(&scene, &ticket.upload_id), [kept.clone()]);
+    assert_eq!(copies(&scene, &ticket.upload_id), std::slice::from_ref(&kept));
     eventually("the late copy", LIMIT, || (copies(&scene, &ticket.upload_id).len() == 2).then_some(()));
     // Nothing names it; it is removed, and what was verified stays.
     eventually("the removal of the late copy", LIMIT, || {

@@ -45,7 +45,8 @@ fn take(client: &mut Client, limit: i32, kept: u64, vanishes: bool, seen: &mut S
     seen.ids.extend(&ids);
     let again: Vec<i64> = ids.iter().copied().filter(|id| seen.acknowledged.contains(id)).collect();
     assert!(again.is_empty(), "acknowledged events come again: {again:?}");
-    let done: Vec<i64> = ids.into_iter().filter(|id| kept == 0 || *id as u64 % (kept + 2) != 0).collect();
+    let done: Vec<i64> =
+        ids.into_iter().filter(|id| kept == 0 || !(*id as u64).is_multiple_of(kept + 2)).collect();
     client.execute("SELECT storage.acknowledge_events($1)", &[&done])?;
     // Only what was answered is certain.
     seen.acknowledged.extend(done);

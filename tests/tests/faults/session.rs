@@ -35,7 +35,7 @@ const EXPECTED: [&str; 14] = [
 #[derive(Debug)]
 pub enum Trouble {
     /// An ERROR: the statement did nothing.
-    Refused(Refusal),
+    Refused(Box<Refusal>),
     /// The connection broke.
     Lost,
 }
@@ -131,6 +131,6 @@ impl Session {
         if !EXPECTED.contains(&code.trim_end()) {
             self.world.violation(format!("{} was refused {what}: {refusal:?}", self.name));
         }
-        Trouble::Refused(refusal)
+        Trouble::Refused(Box::new(refusal))
     }
 }
