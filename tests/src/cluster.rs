@@ -254,6 +254,7 @@ impl Cluster {
         let postmaster = self.postmaster_pid();
         // Stopped, it starts no child that would not be among them.
         process::signal(postmaster, "STOP");
+        eventually("the postmaster to stop", LIMIT, || process::is_stopped(postmaster).then_some(()));
         let children = process::children_of(postmaster);
         process::signal(postmaster, "KILL");
         for child in &children {

@@ -15,6 +15,11 @@ pub fn is_alive(pid: u32) -> bool {
     stat(pid).is_some_and(|fields| fields.first().is_some_and(|state| state != "Z"))
 }
 
+/// Whether the process has come to a stop after SIGSTOP: the signal waits for the end of a system call, such as a fork.
+pub fn is_stopped(pid: u32) -> bool {
+    stat(pid).is_some_and(|fields| fields.first().is_some_and(|state| state == "T"))
+}
+
 /// The children of a process.
 pub fn children_of(parent: u32) -> Vec<u32> {
     let parent = parent.to_string();
