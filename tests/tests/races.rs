@@ -4,7 +4,9 @@
 //! (`dedup::identical_uploads_confirmed_at_once_are_one_object_and_two_files`,
 //! `dedup::confirming_waits_for_another_that_is_recording_the_same_bytes`), a dedup hit whose transaction is open while
 //! the file is deleted (`dedup::bytes_that_another_transaction_is_just_sharing_are_not_collected`), a collector that is
-//! removing what is uploaded again (`dedup::confirming_waits_for_a_collector_that_is_removing_the_same_bytes`), one
+//! removing what is uploaded again (`dedup::confirming_waits_for_a_collector_that_is_removing_the_same_bytes`,
+//! `outbox::identical_bytes_that_come_after_the_claim_become_an_object_of_their_own`,
+//! `outbox::a_link_that_is_not_committed_yet_keeps_the_bytes`, `outbox::a_link_waits_for_a_claim_that_is_not_committed_yet`), one
 //! upload confirmed by two at the same instant (`verdicts::two_sessions_that_confirm_one_upload_make_one_file_and_both_succeed`),
 //! first uses at once and rolled back (`provisioning::two_dozen_first_uploads_ask_the_store_for_one_bucket`,
 //! `provisioning::rolling_the_first_use_back_leaves_the_same_name_and_a_full_record`,
@@ -18,6 +20,7 @@ use pg_storage_tests::orphans::until_no_copies;
 use pg_storage_tests::scene::remote;
 use pg_storage_tests::{
     Cluster, Fault, FaultyStore, Garage, LocalStore, Scene, StoreAccess, each_store, eventually, refused,
+    worker,
 };
 use postgres::Client;
 use std::sync::Barrier;
@@ -62,11 +65,12 @@ fn wait_until_expired(ticket: &Ticket) {
 
 /// Removes whatever is queued, as the passes of the next days would.
 fn collect_everything(scene: &Scene) {
-    for _ in 0..3 {
+    // More than once: what is deleted may be queued again for late bytes, and a worker may be at it.
+    eventually("the end of the queue", LIMIT, || {
         scene.superuser().batch_execute("UPDATE storage.object_deletions SET not_before = now()").unwrap();
         scene.maintain();
-    }
-    assert_eq!(scene.value::<i64>("SELECT count(*) FROM storage.object_deletions"), 0);
+        (scene.value::<i64>("SELECT count(*) FROM storage.object_deletions") == 0).then_some(())
+    });
 }
 
 #[test]
@@ -248,55 +252,64 @@ fn a_deletion_and_a_dedup_hit_that_do_not_see_each_other_leave_the_bytes_to_the_
 }
 
 /// Nobody is held here: three sessions do at the same instant what must not be done in a wrong order.
+fn delete_share_upload_again_and_collect_at_once(scene: &Scene) {
+    scene.set("pg_storage.deletion_delay", "0");
+    let mut ada = scene.user("ada");
+    let (mut shared, mut sent) = (0, 0);
+    for round in 0..40 {
+        let bytes = some_bytes(&format!("round {}", round % 3), 100);
+        let first = Upload::declared(&bytes).request(&mut ada);
+        if !first.deduplicated {
+            assert!(first.put(&bytes).is_success());
+            confirm(&mut ada, &first.upload_id);
+        }
+        let start = Barrier::new(3);
+        let (mut deleting, mut asking) = (scene.user("ada"), scene.user("ada"));
+        let second = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                start.wait();
+                delete(&mut deleting, &first);
+            });
+            scope.spawn(|| {
+                start.wait();
+                scene.maintain();
+                scene.maintain();
+            });
+            start.wait();
+            let second = Upload::declared(&bytes).request(&mut asking);
+            if !second.deduplicated {
+                assert!(second.put(&bytes).is_success());
+                assert_eq!(confirm(&mut asking, &second.upload_id).outcome(), ("uploaded", None));
+            }
+            second
+        });
+        if second.deduplicated {
+            shared += 1
+        } else {
+            sent += 1
+        }
+        scene.maintain();
+        assert_downloads(&mut ada, &second.file_id, &bytes);
+        delete(&mut ada, &second);
+        if round % 2 == 0 {
+            scene.maintain();
+        }
+    }
+    println!("{shared} times shared, {sent} times sent again");
+    collect_everything(scene);
+    assert_eq!(scene.value::<i64>("SELECT count(*) FROM storage.objects"), 0);
+}
+
 #[test]
 fn deleting_sharing_uploading_again_and_collecting_at_once_never_take_a_files_bytes() {
-    each_store(|scene| {
-        scene.set("pg_storage.deletion_delay", "0");
-        let mut ada = scene.user("ada");
-        let (mut shared, mut sent) = (0, 0);
-        for round in 0..40 {
-            let bytes = some_bytes(&format!("round {}", round % 3), 100);
-            let first = Upload::declared(&bytes).request(&mut ada);
-            if !first.deduplicated {
-                assert!(first.put(&bytes).is_success());
-                confirm(&mut ada, &first.upload_id);
-            }
-            let start = Barrier::new(3);
-            let (mut deleting, mut asking) = (scene.user("ada"), scene.user("ada"));
-            let second = std::thread::scope(|scope| {
-                scope.spawn(|| {
-                    start.wait();
-                    delete(&mut deleting, &first);
-                });
-                scope.spawn(|| {
-                    start.wait();
-                    scene.maintain();
-                    scene.maintain();
-                });
-                start.wait();
-                let second = Upload::declared(&bytes).request(&mut asking);
-                if !second.deduplicated {
-                    assert!(second.put(&bytes).is_success());
-                    assert_eq!(confirm(&mut asking, &second.upload_id).outcome(), ("uploaded", None));
-                }
-                second
-            });
-            if second.deduplicated {
-                shared += 1
-            } else {
-                sent += 1
-            }
-            scene.maintain();
-            assert_downloads(&mut ada, &second.file_id, &bytes);
-            delete(&mut ada, &second);
-            if round % 2 == 0 {
-                scene.maintain();
-            }
-        }
-        println!("{shared} times shared, {sent} times sent again");
-        collect_everything(scene);
-        assert_eq!(scene.value::<i64>("SELECT count(*) FROM storage.objects"), 0);
-    });
+    each_store(delete_share_upload_again_and_collect_at_once);
+}
+
+#[test]
+fn nor_do_they_when_the_worker_collects_as_well() {
+    let scene = worker::at_work();
+    worker::keep_worker(&scene);
+    delete_share_upload_again_and_collect_at_once(&scene);
 }
 
 /// The prefix is a setting, and two sessions may have been begun under different ones. While neither has committed,

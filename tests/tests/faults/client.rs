@@ -58,7 +58,9 @@ pub struct Client {
     pub second: Session,
     pub user: String,
     pub tenant: String,
+    /// The choices of one episode. Each has its own, so that a plan repeats whatever became of the episode before.
     pub rng: Rng,
+    plan: Rng,
     pub ledger: Ledger,
     pub requests: usize,
     /// The upload that the last request opened.
@@ -85,7 +87,8 @@ impl Client {
             second: Session::new(world, format!("{user}, second session"), user, tenant),
             user: user.to_owned(),
             tenant: tenant.to_owned(),
-            rng,
+            rng: rng.clone(),
+            plan: rng,
             ledger: Ledger::default(),
             requests: 0,
             current: None,
@@ -102,6 +105,7 @@ impl Client {
             if self.world.is_finishing() {
                 break;
             }
+            self.rng = self.plan.fork();
             self.episode();
             self.ledger.tidy();
         }

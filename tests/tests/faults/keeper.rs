@@ -14,6 +14,10 @@ const LIMIT: &str = "
           WHERE o.owner_id = $1 AND o.key = 'public') AS used
     WHERE b.owner_id = $1 AND b.key = 'public'";
 
+/// Limits that stay, for what is counted over a whole run.
+const LASTING_LIMIT: &str =
+    "UPDATE storage.buckets SET max_total_size = 1000000000 WHERE key = 'temp' AND max_total_size IS NULL";
+
 /// A session of the superuser that comes back after every break.
 pub struct Staff {
     world: &'static World,
@@ -94,6 +98,7 @@ pub fn keep(world: &'static World, mut rng: Rng) {
     let mut session = Staff::new(world, "the keeper");
     while !world.is_finishing() {
         std::thread::sleep(Duration::from_millis(rng.below(3000)));
+        session.ask("limit", |client| client.execute(LASTING_LIMIT, &[]));
         if rng.percent(25) {
             let user = format!("user{}", rng.below(CLIENTS as u64));
             session.ask("limit", |client| client.execute(LIMIT, &[&user]));

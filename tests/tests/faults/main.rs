@@ -152,9 +152,9 @@ fn open(store: &StoreAccess, enforces: bool, rng: &mut Rng) -> &'static World {
         .setting("pg_storage.deletion_delay", "0")
         .setting("pg_storage.worker_interval", "1")
         .setting("pg_storage.unconfirmed_uploads", if rng.percent(50) { "confirm" } else { "expire" })
-        .setting("pg_storage.reconcile_interval", "5")
+        .setting("pg_storage.reconcile_interval", "3")
         // Where the store's clock is set back, what has just been written looks old for as long as that.
-        .setting("pg_storage.orphan_min_age", if enforces { "3600" } else { "2" })
+        .setting("pg_storage.orphan_min_age", if enforces { "3600" } else { "0" })
         // A run may last longer than the usual lifetime; the uploads that expire ask for it.
         .setting("pg_storage.upload_url_ttl", "86400")
         .setting("pg_storage.connect_timeout", "1000")
