@@ -18,7 +18,7 @@ phase "Building the tests" all_tests --no-run
 if ((${#BROKEN[@]} == 0)); then phase "Running the tests" all_tests; fi
 
 # The guardians of the harness clean up after the test processes end, crashed ones included.
-for ((attempt = 0; attempt < 50; attempt++)); do
+for ((attempt = 0; attempt < 300; attempt++)); do
   left=$(find "$PG_STORAGE_RUN_DIR" -mindepth 1 -maxdepth 1)
   [[ -n $left ]] || break
   sleep 0.2
