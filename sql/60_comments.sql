@@ -2,6 +2,8 @@
 
 COMMENT ON FUNCTION storage_private.claimed_user() IS 'The caller''s user id as the claims say it, else the role''s name. Errors: TENANT_REQUIRED for claims that cannot be read.';
 COMMENT ON FUNCTION storage_private.claimed_tenant() IS 'The caller''s tenant as the claims say it, else the default. Errors: TENANT_REQUIRED, also for claims that cannot be read.';
+COMMENT ON FUNCTION storage_private.asked_operation() IS 'What is asking: read, list, sign or upload.';
+COMMENT ON FUNCTION storage_private.validate_expression(text) IS 'Refuses a text that is not one SQL expression, without looking anything up or running it.';
 COMMENT ON FUNCTION storage_private.refuse(text, text, text, text) IS
 'Ends the statement with an error in the house style: the token''s SQLSTATE, message, DETAIL and HINT.';
 COMMENT ON FUNCTION storage_private.as_uuid(text) IS 'The UUID that a text spells in any way; NULL when it is none. A bucket''s key never is one.';

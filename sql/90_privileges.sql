@@ -34,10 +34,10 @@ BEGIN
         ('USAGE ON TYPE storage.bucket_access, storage.upload_status, storage.dedup_scope,'
          ' storage.upload_ticket, storage.signed_url'),
         ('SELECT ON storage.buckets, storage.files, storage_private.deleted_buckets'),
-        ('EXECUTE ON FUNCTION storage.current_user_id(), storage.current_tenant_id(),'
+        ('EXECUTE ON FUNCTION storage.current_user_id(), storage.current_tenant_id(), storage.operation(),'
          ' storage.download_url(uuid, interval, boolean, text), storage.download_urls(uuid[], interval, boolean),'
          ' storage.files_download_url(storage.files), storage.public_url(uuid)'),
-        ('EXECUTE ON FUNCTION storage_private.claimed_user(), storage_private.claimed_tenant(), storage_private.is_manager(),'
+        ('EXECUTE ON FUNCTION storage_private.claimed_user(), storage_private.claimed_tenant(), storage_private.asked_operation(), storage_private.is_manager(),'
          ' storage_private.refuse(text, text, text, text), storage_private.as_uuid(text),'
          ' storage_private.sign_downloads(uuid[], interval, boolean, text), storage_private.unsigned_url(uuid)');
     IF level IN ('writer', 'manager') THEN

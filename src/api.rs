@@ -23,7 +23,8 @@ mod storage_private {
     use crate::provision::{self, Ask};
     use crate::upload::{self, Declared};
     use crate::{
-        bucket_deletion, cache, config, diagnose, guc, identity, maintenance, preload, session, wait, worker,
+        bucket_deletion, cache, config, diagnose, guc, identity, maintenance, operation, preload, session,
+        wait, worker,
     };
 
     /// The caller's user id as the claims say it.
@@ -36,6 +37,18 @@ mod storage_private {
     #[pg_extern(stable, parallel_safe)]
     fn claimed_tenant() -> String {
         identity::tenant().or_raise()
+    }
+
+    /// The operation that is asking. A parallel worker would not know it.
+    #[pg_extern(stable, parallel_restricted)]
+    fn asked_operation() -> &'static str {
+        operation::current().as_str()
+    }
+
+    /// Refuses a text that is not one SQL expression.
+    #[pg_extern(stable)]
+    fn validate_expression(expression: &str) {
+        operation::check_expression(expression).or_raise();
     }
 
     /// Ends the statement with an error in the house style: the token's SQLSTATE, message, DETAIL and HINT.

@@ -186,12 +186,15 @@ fn sqlstate(token: Token) -> PgSqlErrorCode {
         | Token::InvalidMetadata
         | Token::InvalidPageToken
         | Token::InvalidLimit
+        | Token::InvalidPolicy
         | Token::ContentTypeNotAllowed
         | Token::UploadTypeMismatch => PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
-        Token::BucketNotFound | Token::UploadNotFound | Token::FileNotFound => {
+        Token::BucketNotFound | Token::UploadNotFound | Token::FileNotFound | Token::PolicyNotFound => {
             PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT
         }
-        Token::BucketExists | Token::PathTaken => PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT,
+        Token::BucketExists | Token::PathTaken | Token::PolicyExists => {
+            PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT
+        }
         Token::RbacForbidden | Token::TenantRequired => PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
         Token::FileTooLarge
         | Token::BulkUploadFilesExceeded

@@ -46,6 +46,17 @@ pub enum Unconfirmed {
     Confirm,
 }
 
+/// What says who the caller is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PostgresGucEnum)]
+pub enum IdentitySource {
+    /// Settings that whoever runs SQL can set: for APIs that set them and let nobody else run SQL.
+    #[name = c"claims"]
+    Claims,
+    /// The current role: for callers who run SQL of their own.
+    #[name = c"role"]
+    Role,
+}
+
 type Text = GucSetting<Option<CString>>;
 
 /// S3 endpoint that the server calls. Default empty: `S3_ENDPOINT`, else the local store.
@@ -64,6 +75,11 @@ pub static ALLOW_INSECURE: GucSetting<bool> = GucSetting::<bool>::new(false);
 pub static PROFILE: Text = GucSetting::<Option<CString>>::new(None);
 /// AWS credentials file. Default empty: the default chain decides.
 pub static CREDENTIALS_FILE: Text = GucSetting::<Option<CString>>::new(None);
+/// What says who the caller is. The default suits an API in front of the database, which is how most are reached.
+pub static IDENTITY_SOURCE: GucSetting<IdentitySource> =
+    GucSetting::<IdentitySource>::new(IdentitySource::Claims);
+/// Tenant where the role says who the caller is; for ALTER ROLE. Default empty: `default_tenant`.
+pub static TENANT: Text = GucSetting::<Option<CString>>::new(None);
 /// Name of the setting that carries the user's id. The default is PostGraphile's.
 pub static USER_ID_SETTING: Text = GucSetting::<Option<CString>>::new(Some(c"jwt.claims.user_id"));
 /// Name of the setting that carries the tenant. The default is PostGraphile's.
@@ -417,6 +433,27 @@ fn define_identity() {
     identity(c"pg_storage.tenant_id_setting", c"Name of the setting that carries the tenant.",
         c"Empty there: tenant_id of the JSON in request.jwt.claims; absent there too: pg_storage.default_tenant.",
         &TENANT_ID_SETTING, check_hook!("tenant_id_setting", setting_name));
+    identity(
+        c"pg_storage.tenant",
+        c"Tenant of the role that logs in, where pg_storage.identity_source is role.",
+        c"For ALTER ROLE and ALTER DATABASE. Empty: pg_storage.default_tenant.",
+        &TENANT,
+        check_hook!("tenant", any),
+    );
+    // SAFETY: the hook only counts.
+    unsafe {
+        GucRegistry::define_enum_guc_with_hooks(
+            c"pg_storage.identity_source",
+            c"What says who the caller is.",
+            c"claims: settings, which whoever runs SQL can set; role: the current role, and pg_storage.tenant.",
+            &IDENTITY_SOURCE,
+            GucContext::Suset,
+            GucFlags::default(),
+            None,
+            Some(int_assigned),
+            None,
+        );
+    }
     identity(
         c"pg_storage.default_tenant",
         c"Tenant of callers whose claims name none.",

@@ -1,4 +1,7 @@
-//! Who the caller is, as far as the claims say.
+//! Who the caller is: what the claims say, or the role, where whoever runs SQL is not to be believed.
+//!
+//! The role is the current one, whose rights and policies PostgreSQL goes by as well. SET ROLE changes it, to roles that
+//! the caller is a member of and no others; in a SECURITY DEFINER function it is that function's owner.
 
 #![allow(unsafe_code)]
 
@@ -8,20 +11,27 @@ use pg_storage_core::error::Token;
 use pgrx::pg_sys;
 
 use crate::error::{Failure, Result};
-use crate::guc;
+use crate::guc::{self, IdentitySource};
 
 /// The caller's user id.
 pub fn user() -> Result<String> {
-    Ok(claim("user_id_setting", &guc::USER_ID_SETTING, "sub")?.unwrap_or_else(role_name))
+    let claimed = match guc::IDENTITY_SOURCE.get() {
+        IdentitySource::Claims => claim("user_id_setting", &guc::USER_ID_SETTING, "sub")?,
+        IdentitySource::Role => None,
+    };
+    Ok(claimed.unwrap_or_else(role_name))
 }
 
 /// The caller's tenant.
 pub fn tenant() -> Result<String> {
-    let claimed = claim("tenant_id_setting", &guc::TENANT_ID_SETTING, "tenant_id")?;
-    claimed.or_else(|| guc::text(&guc::DEFAULT_TENANT)).ok_or_else(|| {
+    let named = match guc::IDENTITY_SOURCE.get() {
+        IdentitySource::Claims => claim("tenant_id_setting", &guc::TENANT_ID_SETTING, "tenant_id")?,
+        IdentitySource::Role => guc::text(&guc::TENANT),
+    };
+    named.or_else(|| guc::text(&guc::DEFAULT_TENANT)).ok_or_else(|| {
         Failure::new(Token::TenantRequired, "the caller has no tenant")
-            .detail("Neither the claims nor pg_storage.default_tenant name one.")
-            .hint("Set the claim named by pg_storage.tenant_id_setting, or pg_storage.default_tenant.")
+            .detail("Neither the claims nor pg_storage.tenant, whichever counts, nor pg_storage.default_tenant name one.")
+            .hint("Set the claim named by pg_storage.tenant_id_setting, or pg_storage.default_tenant; with pg_storage.identity_source = role, pg_storage.tenant.")
     })
 }
 

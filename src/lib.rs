@@ -6,6 +6,7 @@
 //! - [`upload`], [`download`], [`provision`], [`maintenance`], [`orphans`], [`diagnose`]: one room for each thing users do
 //! - [`bucket_deletion`]: who may delete a bucket with everything in it
 //! - [`bucket`], [`catalog`], [`identity`], [`clock`]: rows, statements and who runs them, the caller, the time
+//! - [`operation`]: what is asked for, as policies are told
 //! - [`limits`], [`rate`]: what a request is refused for though nothing is wrong with it
 //! - [`installation`]: which database this is
 //! - [`guc`], [`config`], [`session`]: settings, the same as one valid whole, and the client and signer made from them
@@ -36,6 +37,7 @@ mod identity;
 mod installation;
 mod limits;
 mod maintenance;
+mod operation;
 mod orphans;
 mod preload;
 mod provision;
@@ -61,7 +63,12 @@ extension_sql_file!("../sql/27_events.sql", name = "events", requires = ["room"]
 extension_sql_file!("../sql/28_provisioning.sql", name = "provisioning", requires = ["events"]);
 extension_sql_file!("../sql/20_rules.sql", name = "rules", requires = ["provisioning"]);
 extension_sql_file!("../sql/30_policies.sql", name = "policies", requires = ["rules"]);
-extension_sql_file!("../sql/40_api.sql", name = "public_api", requires = ["policies"]);
+extension_sql_file!(
+    "../sql/31_own_policies.sql",
+    name = "own_policies",
+    requires = ["policies", asked_operation, validate_expression]
+);
+extension_sql_file!("../sql/40_api.sql", name = "public_api", requires = ["own_policies"]);
 extension_sql_file!("../sql/45_maintenance.sql", name = "maintenance", requires = ["public_api"]);
 extension_sql_file!("../sql/46_bucket_deletion.sql", name = "bucket_deletion", requires = ["maintenance"]);
 extension_sql_file!("../sql/47_orphans.sql", name = "orphans", requires = ["bucket_deletion"]);
@@ -77,6 +84,8 @@ extension_sql_file!(
         "operations",
         claimed_user,
         claimed_tenant,
+        asked_operation,
+        validate_expression,
         refuse,
         as_uuid,
         require_writable,

@@ -23,6 +23,7 @@ use uuid::Uuid;
 use crate::bucket::Bucket;
 use crate::clock::{Moment, lifetime};
 use crate::error::{Failure, OrRaise, Result};
+use crate::operation::Operation;
 use crate::provision::{self, Ask, Place};
 use crate::{cache, catalog, config, guc, installation, limits, session, wait};
 
@@ -183,7 +184,7 @@ pub fn open(bucket: pgrx::Uuid, declared: &Declared<'_>, metadata: JsonB) -> Res
             .hint("Wrap the value: {\"value\": ...}."));
     }
     let mut opened = with_forbidden_named(|| {
-        catalog::write(
+        Operation::Upload.during(|| catalog::write(
             "INSERT INTO storage.upload_requests (bucket_id, filename, content_type, size, sha256, path, metadata, expires_in)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
              RETURNING id, file_id, physical_name, object_key, create_only, created_at, expires_at",
@@ -215,7 +216,7 @@ pub fn open(bucket: pgrx::Uuid, declared: &Declared<'_>, metadata: JsonB) -> Res
                     expires_at: Moment::of(row.get(7)?.ok_or_else(missing)?),
                 })
             },
-        )
+        ))
     })?;
     let place = match opened.place.take() {
         Some(place) => place,
@@ -280,13 +281,16 @@ fn has_token(message: &str) -> bool {
 
 /// Ends the upload over a verified object that the caller can read already; `false` when there is none.
 ///
-/// Looked for as the caller: a hash somebody claims gives nothing that row-level security does not.
+/// Looked for as the caller, and as for a download: a hash somebody claims gives nothing that row-level security does
+/// not, and a file shows its own hash to whoever may see its row.
 fn share(upload: pgrx::Uuid, bucket: pgrx::Uuid, sha256: &str, size: i64) -> Result<bool> {
-    let candidates: Vec<pgrx::Uuid> = catalog::write(
-        "SELECT object_id FROM storage_private.shareable_objects($1, $2, $3) AS s(object_id)",
-        &[bucket.into(), sha256.into(), size.into()],
-        |rows| rows.map(|row| Ok(row.get::<pgrx::Uuid>(1)?)).filter_map(Result::transpose).collect(),
-    )?;
+    let candidates: Vec<pgrx::Uuid> = Operation::Sign.during(|| {
+        catalog::write(
+            "SELECT object_id FROM storage_private.shareable_objects($1, $2, $3) AS s(object_id)",
+            &[bucket.into(), sha256.into(), size.into()],
+            |rows| rows.map(|row| Ok(row.get::<pgrx::Uuid>(1)?)).filter_map(Result::transpose).collect(),
+        )
+    })?;
     for object in candidates {
         let shared = catalog::as_owner(|| {
             catalog::write(

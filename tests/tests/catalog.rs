@@ -88,6 +88,7 @@ fn labels_say_what_functions_do() {
             "download_url",
             "download_urls",
             "files_download_url",
+            "operation",
             "public_url"
         ]
     );
@@ -100,7 +101,9 @@ fn labels_say_what_functions_do() {
         [
             "storage.current_tenant_id",
             "storage.current_user_id",
+            "storage.operation",
             "storage_private.as_uuid",
+            "storage_private.asked_operation",
             "storage_private.claimed_tenant",
             "storage_private.claimed_user",
             "storage_private.is_manager",

@@ -25,9 +25,10 @@ fn own(session: &mut Client) -> Own {
 }
 
 /// Every private function that some level is granted, with an id in the place of `{bucket}`, `{file}` or `{upload}`.
-const DIRECT_CALLS: [&str; 17] = [
+const DIRECT_CALLS: [&str; 18] = [
     "claimed_user()",
     "claimed_tenant()",
+    "asked_operation()",
     "is_manager()",
     "as_uuid('x')",
     "require_writable()",

@@ -174,7 +174,7 @@ fn only_superusers_choose_which_settings_are_believed() {
     let database = Cluster::shared().database();
     let manager = database.role("manager");
     let mut session = database.connect_as(&manager, &[("jwt.claims.user_id", "ada"), ("app.uid", "root")]);
-    for setting in ["user_id_setting", "tenant_id_setting", "default_tenant"] {
+    for setting in ["user_id_setting", "tenant_id_setting", "default_tenant", "tenant"] {
         for value in ["app.uid", ""] {
             let refusal = refused(
                 session.execute("SELECT set_config('pg_storage.' || $1, $2, false)", &[&setting, &value]),
@@ -250,4 +250,131 @@ fn a_prepared_statement_follows_the_claims() {
             session.query(&statement, &[]).unwrap().iter().map(|row| row.get(0)).collect();
         assert_eq!(owners, [user]);
     }
+}
+
+/// A database in which the role is the user: ada of acme and bob of globex may run any SQL.
+fn roles_as_users(database: &Database<'_>) -> [String; 2] {
+    let name = database.name();
+    database
+        .superuser()
+        .batch_execute(&format!("ALTER DATABASE {name} SET pg_storage.identity_source = 'role'"))
+        .unwrap();
+    [("ada", "acme"), ("bob", "globex")].map(|(user, tenant)| {
+        let role = format!("{name}_{user}");
+        database
+            .superuser()
+            .batch_execute(&format!(
+                "CREATE ROLE {role} LOGIN; SELECT storage.grant_access('{role}', 'manager');
+                 ALTER ROLE {role} SET pg_storage.tenant = '{tenant}'"
+            ))
+            .unwrap();
+        role
+    })
+}
+
+const EVERY_CLAIM: [(&str, &str); 3] = [
+    ("jwt.claims.user_id", "mallory"),
+    ("jwt.claims.tenant_id", "evil"),
+    ("request.jwt.claims", r#"{"sub": "mallory", "tenant_id": "evil"}"#),
+];
+
+#[test]
+fn where_the_role_is_the_user_claims_mean_nothing() {
+    let database = Cluster::shared().database();
+    let [ada, bob] = roles_as_users(&database);
+    assert_eq!(claims(&database, &ada, &EVERY_CLAIM), pair(&ada, "acme"));
+    assert_eq!(claims(&database, &bob, &EVERY_CLAIM), pair(&bob, "globex"));
+    // Also claims that cannot be read.
+    assert_eq!(claims(&database, &ada, &[("request.jwt.claims", "{")]), pair(&ada, "acme"));
+    // Who has no tenant of its own has the default one.
+    let other = database.role("reader");
+    assert_eq!(claims(&database, &other, &EVERY_CLAIM), pair(&other, "default"));
+
+    let mut session = database.connect_as(&ada, &[]);
+    session.execute("SELECT storage.create_user_buckets(storage.current_user_id())", &[]).unwrap();
+    for (role, expected) in [(&ada, 3), (&bob, 0)] {
+        let mut session = database.connect_as(role, &EVERY_CLAIM);
+        session.execute("SELECT set_config('jwt.claims.user_id', $1, false)", &[&ada]).unwrap();
+        session.execute("SELECT set_config('jwt.claims.tenant_id', 'acme', false)", &[]).unwrap();
+        assert_eq!(session.query("SELECT FROM storage.buckets", &[]).unwrap().len(), expected, "{role}");
+    }
+}
+
+/// What a role that can run SQL could do to become somebody else.
+#[test]
+fn where_the_role_is_the_user_nobody_can_become_another() {
+    let database = Cluster::shared().database();
+    let [ada, bob] = roles_as_users(&database);
+    let name = database.name();
+    let mut session = database.connect_as(&bob, &[]);
+    for statement in [
+        "SET pg_storage.identity_source = 'claims'".to_owned(),
+        "SET LOCAL pg_storage.identity_source = 'claims'".to_owned(),
+        "RESET pg_storage.identity_source; SET pg_storage.tenant = 'acme'".to_owned(),
+        "SELECT set_config('pg_storage.tenant', 'acme', true)".to_owned(),
+        format!("ALTER ROLE {bob} SET pg_storage.tenant = 'acme'"),
+        format!("ALTER ROLE {bob} IN DATABASE {name} SET pg_storage.identity_source = 'claims'"),
+        format!("ALTER DATABASE {name} SET pg_storage.identity_source = 'claims'"),
+        format!("SET ROLE {ada}"),
+        format!("SET SESSION AUTHORIZATION {ada}"),
+        // A setting in a function's definition is set when it is called, with the rights of the caller.
+        "CREATE FUNCTION pg_temp.f() RETURNS text SET pg_storage.tenant = 'acme' LANGUAGE sql AS 'SELECT storage.current_tenant_id()'; SELECT pg_temp.f()".to_owned(),
+    ] {
+        let refusal = refused(session.batch_execute(&statement));
+        assert_eq!(refusal.sqlstate, "42501", "{statement}: {refusal:?}");
+        assert_eq!(identity(&mut session), pair(&bob, "globex"), "{statement}");
+    }
+    let mut eve = database.cluster().try_connect(&bob, name).unwrap();
+    assert_eq!(identity(&mut eve), pair(&bob, "globex"));
+    // Settings sent with the connection are no way around.
+    let startup = format!("ALTER ROLE {bob} RESET pg_storage.tenant");
+    assert_eq!(refused(session.batch_execute(&startup)).sqlstate, "42501");
+    // RESET goes back to what the superuser set for the role.
+    session.batch_execute("RESET pg_storage.tenant; RESET ALL; DISCARD ALL").unwrap();
+    assert_eq!(identity(&mut session), pair(&bob, "globex"));
+}
+
+/// The user is the role that PostgreSQL goes by: members may change to theirs, a definer's functions are the definer.
+/// The tenant is the session's.
+#[test]
+fn where_the_role_is_the_user_it_is_the_current_one() {
+    let database = Cluster::shared().database();
+    let [ada, bob] = roles_as_users(&database);
+    database
+        .superuser()
+        .batch_execute(&format!(
+            "GRANT {ada} TO {bob}; GRANT CREATE ON SCHEMA public TO {ada}; SET ROLE {ada};
+             CREATE FUNCTION public.as_ada() RETURNS text SECURITY DEFINER LANGUAGE sql SET search_path = pg_catalog, pg_temp
+             RETURN storage.current_user_id()"
+        ))
+        .unwrap();
+    let mut session = database.connect_as(&bob, &[]);
+    assert_eq!(session.query_one("SELECT public.as_ada()", &[]).unwrap().get::<_, String>(0), ada);
+    assert_eq!(identity(&mut session), pair(&bob, "globex"));
+    session.batch_execute(&format!("SET ROLE {ada}")).unwrap();
+    assert_eq!(identity(&mut session), pair(&ada, "globex"));
+    // Uploads are the user's, whoever runs the trigger that says so.
+    session
+        .batch_execute("RESET ROLE; SELECT storage.create_user_buckets(storage.current_user_id())")
+        .unwrap();
+    session.execute("SELECT storage.request_upload_url('private', 'a.txt', 'text/plain', 1)", &[]).unwrap();
+    let owner: String =
+        session.query_one("SELECT owner_id FROM storage.upload_requests", &[]).unwrap().get(0);
+    assert_eq!(owner, bob);
+}
+
+/// The same in the default mode: what SECURITY.md says of a role that can run SQL is so.
+#[test]
+fn where_claims_are_believed_whoever_runs_sql_is_whoever_he_says() {
+    let database = Cluster::shared().database();
+    let manager = database.role("manager");
+    database
+        .connect_as(&manager, &[("jwt.claims.user_id", "ada"), ("jwt.claims.tenant_id", "acme")])
+        .execute("SELECT storage.create_user_buckets('ada')", &[])
+        .unwrap();
+    let mut session =
+        database.connect_as(&manager, &[("jwt.claims.user_id", "bob"), ("jwt.claims.tenant_id", "globex")]);
+    assert_eq!(session.query("SELECT FROM storage.buckets", &[]).unwrap().len(), 0);
+    session.batch_execute("SET jwt.claims.user_id = 'ada'; SET jwt.claims.tenant_id = 'acme'").unwrap();
+    assert_eq!(session.query("SELECT FROM storage.buckets", &[]).unwrap().len(), 3);
 }

@@ -52,12 +52,14 @@ const READER: &str = "
     storage.download_urls EXECUTE
     storage.files SELECT
     storage.files_download_url EXECUTE
+    storage.operation EXECUTE
     storage.public_url EXECUTE
     storage_private USAGE
     storage_private.deleted_buckets SELECT
     storage_private.claimed_tenant EXECUTE
     storage_private.claimed_user EXECUTE
     storage_private.as_uuid EXECUTE
+    storage_private.asked_operation EXECUTE
     storage_private.is_manager EXECUTE
     storage_private.refuse EXECUTE
     storage_private.sign_downloads EXECUTE
@@ -196,6 +198,8 @@ fn no_level_hands_out_levels_or_runs_the_house() {
         "storage.grant_access(current_user, 'manager')",
         "storage.revoke_access(current_user)",
         "storage.enable_default_policies(false)",
+        "storage.add_policy('all', 'files', 'read', 'true')",
+        "storage.drop_policy('all')",
         "storage.run_maintenance()",
         "storage.start_worker()",
         "storage.scan_orphans('any')",
@@ -231,6 +235,7 @@ fn no_level_hands_out_levels_or_runs_the_house() {
     }
     for table in [
         "policy_switch",
+        "policies",
         "installation",
         "former_installations",
         "reconciliations",

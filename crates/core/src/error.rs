@@ -47,6 +47,8 @@ tokens! {
     InvalidPageToken = "INVALID_PAGE_TOKEN",
     /// A number of rows asked for is outside of what one call gives.
     InvalidLimit = "INVALID_LIMIT",
+    /// A policy has no name, no table, no expression or no role that it could have.
+    InvalidPolicy = "INVALID_POLICY",
     /// The bucket's list of allowed types does not contain the declared one.
     ContentTypeNotAllowed = "CONTENT_TYPE_NOT_ALLOWED",
     /// The file name's extension contradicts the declared content type.
@@ -57,10 +59,14 @@ tokens! {
     UploadNotFound = "UPLOAD_NOT_FOUND",
     /// No such file, or row-level security hides it.
     FileNotFound = "FILE_NOT_FOUND",
+    /// No policy of this name was made by `storage.add_policy()`.
+    PolicyNotFound = "POLICY_NOT_FOUND",
     /// The owner already has a bucket of this key.
     BucketExists = "BUCKET_EXISTS",
     /// Another current file has this path.
     PathTaken = "PATH_TAKEN",
+    /// The table has a policy of this name.
+    PolicyExists = "POLICY_EXISTS",
     /// The caller's role lacks the privilege.
     RbacForbidden = "RBAC_FORBIDDEN",
     /// The caller has no tenant and there is no default one.
