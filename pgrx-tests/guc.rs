@@ -38,6 +38,8 @@ mod tests {
             ("user_id_setting", "jwt.claims.user_id", None),
             ("tenant_id_setting", "jwt.claims.tenant_id", None),
             ("default_tenant", "default", None),
+            ("identity_source", "claims", None),
+            ("tenant", "", None),
             ("allowed_origins", "", None),
             ("fixed_bucket", "", None),
         ] {

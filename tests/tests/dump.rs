@@ -306,3 +306,104 @@ fn a_restored_dump_deletes_nothing_of_the_original_until_it_is_declared_the_owne
     assert_ne!(owner(&elsewhere), owner(&source));
     assert!(!refused(same.superuser().query("SELECT storage.run_maintenance()", &[])).message.is_empty());
 }
+
+/// What each of two users sees of files and uploads, one's own policies included.
+fn seen(database: &Database<'_>, roles: &[String]) -> Vec<i64> {
+    let mut counts = Vec::new();
+    for role in roles {
+        for (user, tenant) in [("ada", "acme"), ("o'hara", "globex")] {
+            let claims = [("jwt.claims.user_id", user), ("jwt.claims.tenant_id", tenant)];
+            let mut session = database.connect_as(role, &claims);
+            for query in [
+                "SELECT count(*) FROM storage.files",
+                "SELECT count(storage.files_download_url(f)) FROM storage.files f",
+            ] {
+                counts.push(session.query_one(query, &[]).unwrap().get(0));
+            }
+        }
+    }
+    counts
+}
+
+#[test]
+fn policies_of_ones_own_come_back_and_nobody_sees_more_or_less() {
+    let (cluster, other) = clusters();
+    let source = furnished(cluster);
+    let [renamed, auditor] = ["renamed", "auditor"].map(|role| format!("{}_{role}", source.name()));
+    let mut superuser = source.superuser();
+    superuser
+        .batch_execute(&format!(
+            "CREATE ROLE {renamed}_before LOGIN; SELECT storage.grant_access('{renamed}_before', 'reader');
+             CREATE ROLE {auditor} LOGIN; SELECT storage.grant_access('{auditor}', 'reader');
+             CREATE ROLE {auditor}_gone;
+             CREATE TABLE public.auditors (name text); INSERT INTO public.auditors VALUES ('{auditor}');
+             GRANT SELECT ON public.auditors TO PUBLIC;
+             CREATE FUNCTION public.audits() RETURNS boolean LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS
+                 $$ SELECT EXISTS (SELECT FROM public.auditors WHERE name = current_user) $$;
+             CREATE FUNCTION public.fickle() RETURNS boolean LANGUAGE sql AS 'SELECT true';
+             SELECT storage.add_policy('audit', 'files', 'read', 'public.audits()');
+             SELECT storage.add_policy('\"quoted\" it''s', 'files', 'sign', $$filename = 'note.txt' -- \"x\"$$, roles => '{{{renamed}_before}}');
+             SELECT storage.add_policy('renaming', 'files', 'move', 'true', $$path <> 'it''s'$$, '{{{renamed}_before,{auditor}}}');
+             SELECT storage.add_policy('dropped', 'files', 'delete', 'true');
+             SELECT storage.drop_policy('dropped');
+             SELECT storage.add_policy('went with its function', 'files', 'read', 'public.fickle()');
+             DROP FUNCTION public.fickle() CASCADE;
+             SELECT storage.add_policy('went with its role', 'files', 'read', 'true', roles => '{{{auditor}_gone}}');
+             DROP OWNED BY {auditor}_gone; DROP ROLE {auditor}_gone;
+             -- Whoever gets the name of a role gets nothing that was the role's.
+             ALTER ROLE {renamed}_before RENAME TO {renamed}; CREATE ROLE {renamed}_before LOGIN"
+        ))
+        .unwrap();
+    let writer = format!("{}_writer", source.name());
+    let roles = [renamed.clone(), auditor.clone(), writer];
+    let before = seen(&source, &roles);
+    assert!(before.iter().any(|count| *count > 0), "{before:?}");
+
+    let same = restored(&source, cluster, "c", &[]);
+    assert_eq!(seen(&same, &roles), before);
+    assert_eq!(surroundings(&mut same.superuser()), surroundings(&mut source.superuser()));
+    let again = restored(&same, cluster, "p", &[]);
+    assert_eq!(seen(&again, &roles), before);
+
+    // Where a role is missing the restore says so, and nobody gets what was for that role.
+    let dump = cluster.client_program("pg_dump").args(["--no-privileges", source.name()]).output().unwrap();
+    quiet(&dump, "pg_dump");
+    let copy = other.bare_database();
+    let mut restore = other
+        .client_program("psql")
+        .args(["-X", "-q", "-o", "/dev/null", "-d", copy.name()])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    restore.stdin.take().unwrap().write_all(&dump.stdout).unwrap();
+    let said = restore.wait_with_output().unwrap().stderr;
+    let said = String::from_utf8_lossy(&said);
+    assert!(said.contains("ERROR:  role \"") && said.contains("COPY policies"), "{said}");
+    let own = "SELECT count(*) FROM storage_private.policies";
+    assert_eq!(copy.superuser().query_one(own, &[]).unwrap().get::<_, i64>(0), 0);
+    assert_eq!(rows(&mut copy.superuser()), rows(&mut superuser));
+    // The roles made, the rows alone are restored.
+    copy.superuser().batch_execute(&format!("CREATE ROLE {renamed}; CREATE ROLE {auditor}")).unwrap();
+    let rows = cluster
+        .client_program("pg_dump")
+        .args(["--data-only", "--table=storage_private.policies", source.name()])
+        .output()
+        .unwrap();
+    quiet(&rows, "pg_dump");
+    let mut restore = other
+        .client_program("psql")
+        .args(["-X", "-q", "-o", "/dev/null", "-v", "ON_ERROR_STOP=1", "-d", copy.name()])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    restore.stdin.take().unwrap().write_all(&rows.stdout).unwrap();
+    quiet(&restore.wait_with_output().unwrap(), "psql");
+    let policies = "SELECT array_agg(format('%s %s %s %s %s', tablename, policyname, ARRAY(SELECT unnest(roles) ORDER BY 1), qual, with_check) ORDER BY tablename, policyname)
+                    FROM pg_policies";
+    let policies = |database: &Database<'_>| -> Vec<String> {
+        database.superuser().query_one(policies, &[]).unwrap().get(0)
+    };
+    assert_eq!(policies(&copy), policies(&source));
+}

@@ -1,7 +1,7 @@
 //! Who the caller is: claims of PostGraphile, claims of PostgREST, else the role; and who may say so.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use pg_storage_tests::{Cluster, Database, Refusal, refused};
+use pg_storage_tests::{Cluster, Database, Options, Refusal, refused};
 use postgres::Client;
 
 /// User and tenant as the session's claims make them.
@@ -324,14 +324,39 @@ fn where_the_role_is_the_user_nobody_can_become_another() {
         assert_eq!(refusal.sqlstate, "42501", "{statement}: {refusal:?}");
         assert_eq!(identity(&mut session), pair(&bob, "globex"), "{statement}");
     }
-    let mut eve = database.cluster().try_connect(&bob, name).unwrap();
-    assert_eq!(identity(&mut eve), pair(&bob, "globex"));
-    // Settings sent with the connection are no way around.
-    let startup = format!("ALTER ROLE {bob} RESET pg_storage.tenant");
-    assert_eq!(refused(session.batch_execute(&startup)).sqlstate, "42501");
-    // RESET goes back to what the superuser set for the role.
-    session.batch_execute("RESET pg_storage.tenant; RESET ALL; DISCARD ALL").unwrap();
+    assert_eq!(refused(session.batch_execute("RESET pg_storage.tenant")).sqlstate, "42501");
+    session.batch_execute("RESET ALL").unwrap();
+    session.batch_execute("DISCARD ALL").unwrap();
     assert_eq!(identity(&mut session), pair(&bob, "globex"));
+}
+
+/// Until the library is loaded the settings are nobody's, and anybody can set them.
+#[test]
+fn where_the_role_is_the_user_values_set_before_the_library_was_loaded_count_for_nothing() {
+    let cluster = Cluster::start(Options::new().without_preload());
+    let database = cluster.database();
+    let [ada, bob] = roles_as_users(&database);
+    let name = database.name();
+    for statement in [
+        "SET pg_storage.identity_source = 'claims'; SET pg_storage.tenant = 'acme'".to_owned(),
+        "SELECT set_config('pg_storage.identity_source', 'claims', false), set_config('pg_storage.tenant', 'acme', false)".to_owned(),
+        "CREATE FUNCTION pg_temp.f() RETURNS text SET pg_storage.tenant = 'acme' SET pg_storage.identity_source = 'claims'
+         LANGUAGE sql AS 'SELECT storage.current_tenant_id()'; SELECT pg_temp.f()".to_owned(),
+        "BEGIN; SET LOCAL pg_storage.identity_source = 'claims'; SAVEPOINT s; SET LOCAL pg_storage.tenant = 'acme'".to_owned(),
+        format!("ALTER ROLE {bob} SET pg_storage.tenant = 'acme'"),
+        format!("SET pg_storage.tenant = 'acme'; ALTER ROLE {bob} SET pg_storage.tenant FROM CURRENT"),
+        format!("ALTER ROLE {bob} IN DATABASE {name} SET pg_storage.identity_source = 'claims'"),
+    ] {
+        let mut session = database.connect_as(&bob, &EVERY_CLAIM);
+        session.execute("SELECT set_config('jwt.claims.user_id', $1, false)", &[&ada]).unwrap();
+        // Accepted or not, it changes nothing.
+        drop(session.batch_execute(&statement));
+        if statement.contains("pg_temp") || statement.starts_with("ALTER") {
+            drop(session.batch_execute("ROLLBACK"));
+        }
+        assert_eq!(identity(&mut session), pair(&bob, "globex"), "{statement}");
+        assert_eq!(identity(&mut database.connect_as(&bob, &EVERY_CLAIM)), pair(&bob, "globex"), "{statement}");
+    }
 }
 
 /// The user is the role that PostgreSQL goes by: members may change to theirs, a definer's functions are the definer.
