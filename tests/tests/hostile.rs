@@ -236,9 +236,82 @@ fn walk_into_traps(session: &mut Client) {
 
 #[test]
 fn nothing_of_the_callers_runs_with_the_owners_rights() {
+    springs_no_trap(&Scene::local());
+}
+
+/// Gives everything of the extension to a role that may nothing else.
+fn give_to_a_plain_role(scene: &Scene) -> String {
+    let owner = format!("{}_owner", scene.database.name());
+    let gift = format!(
+        "CREATE ROLE {owner};
+         DO $do$
+         DECLARE
+             statement text;
+         BEGIN
+             FOR statement IN
+                 SELECT format('ALTER SCHEMA %s OWNER TO {owner}', oid::regnamespace) FROM pg_namespace
+                 WHERE nspname IN ('storage', 'storage_private')
+                 UNION ALL
+                 SELECT format('ALTER %s %s OWNER TO {owner}', CASE relkind WHEN 'v' THEN 'VIEW' ELSE 'TABLE' END, oid::regclass)
+                 FROM pg_class WHERE relnamespace IN ('storage'::regnamespace, 'storage_private'::regnamespace) AND relkind IN ('r', 'v')
+                 UNION ALL
+                 SELECT format('ALTER FUNCTION %s OWNER TO {owner}', oid::regprocedure) FROM pg_proc
+                 WHERE pronamespace IN ('storage'::regnamespace, 'storage_private'::regnamespace)
+                 UNION ALL
+                 SELECT format('ALTER TYPE %s OWNER TO {owner}', t.oid::regtype) FROM pg_type t LEFT JOIN pg_class c ON c.oid = typrelid
+                 WHERE typnamespace IN ('storage'::regnamespace, 'storage_private'::regnamespace) AND (typtype = 'e' OR c.relkind = 'c')
+             LOOP
+                 EXECUTE statement;
+             END LOOP;
+         END $do$"
+    );
+    scene.superuser().batch_execute(&gift).unwrap();
+    owner
+}
+
+/// An owner that is no superuser: whatever ran with its rights could do nothing outside of the two schemas.
+#[test]
+fn an_owner_that_is_no_superuser_is_enough() {
     let scene = Scene::local();
+    let owner = give_to_a_plain_role(&scene);
+    springs_no_trap(&scene);
+
+    let mut ada = scene.user("ada");
+    let own = own(&mut ada);
+    let before = scene.rows();
+    let mut bob = scene.user("bob");
+    for call in DIRECT_CALLS.iter().filter(|call| call.contains('{') && !call.starts_with("provision")) {
+        match answer(&mut bob, call, &own) {
+            Ok(rows) => assert_eq!(rows, Vec::<Vec<_>>::new(), "{call}"),
+            Err(refusal) => assert_eq!(refusal.sqlstate, "42704", "{call}: {refusal:?}"),
+        }
+    }
+    let mut after = scene.rows();
+    after[4] = before[4];
+    assert_eq!(after, before);
+    // Quotas, levels, policies and maintenance are the owner's as well.
+    let mut session = scene.superuser();
+    session
+        .batch_execute(&format!(
+            "UPDATE storage.buckets SET max_file_count = 2; CREATE ROLE {owner}_friend; SET ROLE {owner};
+             SELECT storage.grant_access('{owner}_friend', 'manager');
+             SELECT storage.revoke_access('{owner}_friend');
+             SELECT storage.add_policy('own', 'files', 'read', 'false');
+             SELECT storage.drop_policy('own');
+             SELECT storage.enable_default_policies(false);
+             SELECT storage.enable_default_policies(true);
+             SELECT storage.run_maintenance();
+             SELECT storage.claim_events();
+             SELECT storage.check()"
+        ))
+        .unwrap();
+    let refusal = refused(Upload::of(b"third").try_request(&mut ada));
+    assert_eq!(refusal.code(), ("53400", "QUOTA_EXCEEDED"), "{refusal:?}");
+}
+
+fn springs_no_trap(scene: &Scene) {
     let manager = format!("{}_manager", scene.database.name());
-    set_traps(&scene, &manager);
+    set_traps(scene, &manager);
     let mut session = scene.manager("ada");
     session.execute("SELECT storage.create_user_buckets('ada')", &[]).unwrap();
     let ada = own(&mut session);

@@ -312,6 +312,21 @@ fn trusted_columns_cannot_be_written_in_any_way() {
                 let free = ["bucket_id", "key", "tenant_id"]
                     .iter()
                     .find(|free| writable(&lines, table, "INSERT", free));
+                // A view or rule of the role's own has its owner's rights, and no others.
+                let aside = format!("by_{table}_{column}");
+                session
+                    .batch_execute(&format!(
+                        "CREATE TEMP TABLE {aside} (x int);
+                         CREATE RULE through AS ON INSERT TO {aside} DO INSTEAD UPDATE storage.{table} SET {column} = DEFAULT"
+                    ))
+                    .unwrap();
+                // Whom a table's types are kept from makes no view of it at all.
+                let view = format!("CREATE TEMP VIEW seen_{aside} AS SELECT * FROM storage.{table}");
+                match session.batch_execute(&view) {
+                    Ok(()) => statements.push(format!("UPDATE seen_{aside} SET {column} = DEFAULT")),
+                    Err(error) => assert_eq!(refused(Err::<(), _>(error)).sqlstate, "42501", "{view}"),
+                }
+                statements.push(format!("INSERT INTO {aside} VALUES (1)"));
                 if let Some(free) = free {
                     statements.push(format!(
                         "INSERT INTO storage.{table} ({free}) VALUES (DEFAULT) ON CONFLICT ({}) DO UPDATE SET {column} = DEFAULT",
@@ -321,6 +336,10 @@ fn trusted_columns_cannot_be_written_in_any_way() {
             }
             for statement in statements {
                 let refusal = refused(session.execute(&statement, &[]));
+                // Through a view nobody writes an identity column, whoever he is.
+                if refusal.sqlstate == "428C9" && statement.starts_with("UPDATE seen_") {
+                    continue;
+                }
                 assert_eq!(refusal.sqlstate, "42501", "{level}: {statement}: {refusal:?}");
                 assert!(
                     refusal.message.starts_with("permission denied"),
