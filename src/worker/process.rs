@@ -12,6 +12,12 @@ use pgrx::prelude::*;
 
 use crate::error::{Failure, Result};
 
+// The same function: C sources know it by its old name in every version.
+#[cfg(not(feature = "pg18"))]
+use pgrx::pg_sys::pqsignal as on_signal;
+#[cfg(feature = "pg18")]
+use pgrx::pg_sys::pqsignal_be as on_signal;
+
 /// Set by SIGTERM.
 static TERMINATED: AtomicBool = AtomicBool::new(false);
 
@@ -85,8 +91,8 @@ pub fn begin(farewell: Farewell) {
     // the first to be registered and so the last to be called.
     unsafe {
         pg_sys::on_proc_exit(Some(say_farewell), pg_sys::Datum::from(0));
-        pg_sys::pqsignal(libc::SIGHUP, Some(postgres_reload));
-        pg_sys::pqsignal(libc::SIGTERM, Some(terminate));
+        on_signal(libc::SIGHUP, Some(postgres_reload));
+        on_signal(libc::SIGTERM, Some(terminate));
         pg_sys::BackgroundWorkerUnblockSignals();
     }
 }
