@@ -52,7 +52,12 @@ impl Staff {
         let client = self.client.as_mut()?;
         let result = world.watched(self.name, what, || statement(client));
         world.did(what);
-        result.inspect_err(|error| self.explain(what, error)).ok()
+        if let Err(error) = &result {
+            self.explain(what, error);
+            // It may be in a transaction that has failed.
+            self.leave();
+        }
+        result.ok()
     }
 
     fn explain(&self, what: &str, error: &Error) {
