@@ -153,14 +153,18 @@ impl Ledger {
         }
     }
 
-    /// The buckets of all files are deleted.
+    /// The buckets of all files are deleted; what was pending may have become files before.
     pub fn bury(&mut self) {
         for fate in self.files.values_mut() {
             if let Fate::Exists(_) = fate {
                 *fate = Fate::Absent("deleted");
             }
         }
-        self.uploads.clear();
+        for upload in std::mem::take(&mut self.uploads).into_values() {
+            if upload.standing == Standing::Pending && !upload.sent.is_empty() {
+                self.files.insert(upload.ticket.file_id.clone(), Fate::Unknown(upload.promised()));
+            }
+        }
     }
 
     fn stand(&mut self, upload: &str, standing: Standing) {
