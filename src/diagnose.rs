@@ -42,6 +42,7 @@ pub fn run() -> Vec<Finding> {
         findings.push(maintained());
     }
     findings.extend(rate());
+    findings.extend(policies().unwrap_or_else(|failure| vec![failed("policies", &failure)]));
     findings.extend(not_applied().unwrap_or_else(|failure| vec![failed("configuration_file", &failure)]));
     let config = match config::current() {
         Ok(config) => config,
@@ -182,6 +183,26 @@ fn not_applied() -> Result<Vec<Finding>> {
                     Level::Warn,
                     row.get::<String>(1)?.unwrap_or_default(),
                     Some("The value before it stays in force. The server's log says what is wrong; a setting that only takes effect at start needs a restart."),
+                ))
+            })
+            .collect()
+        })
+    })
+}
+
+/// Policies that were made to last and that went with something else: a function they named, or a role.
+fn policies() -> Result<Vec<Finding>> {
+    catalog::as_owner(|| {
+        catalog::read("SELECT * FROM storage_private.policies_not_in_force()", &[], |rows| {
+            rows.map(|row| {
+                Ok(finding(
+                    "policies",
+                    Level::Warn,
+                    format!(
+                        "Policy {} is recorded and not in force.",
+                        row.get::<String>(1)?.unwrap_or_default()
+                    ),
+                    Some("storage.drop_policy() forgets it; storage.add_policy() then makes it again."),
                 ))
             })
             .collect()

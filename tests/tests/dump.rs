@@ -354,6 +354,12 @@ fn policies_of_ones_own_come_back_and_nobody_sees_more_or_less() {
              ALTER ROLE {renamed}_before RENAME TO {renamed}; CREATE ROLE {renamed}_before LOGIN"
         ))
         .unwrap();
+    let told = "SELECT detail FROM storage.check() WHERE name = 'policies'";
+    let told: Vec<String> = superuser.query(told, &[]).unwrap().iter().map(|row| row.get(0)).collect();
+    assert_eq!(
+        told,
+        ["function", "role"].map(|what| format!("Policy went with its {what} is recorded and not in force."))
+    );
     let writer = format!("{}_writer", source.name());
     let roles = [renamed.clone(), auditor.clone(), writer];
     let before = seen(&source, &roles);
