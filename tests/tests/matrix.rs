@@ -415,7 +415,7 @@ fn every_function_and_every_table_has_its_line() {
                     line.strip_prefix(&start)
                         .is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_'))
                 };
-                assert!(lines.iter().any(|line| named(&line)), "{start} has no line in the matrix");
+                assert!(lines.iter().any(named), "{start} has no line in the matrix");
             }
         }
     }
