@@ -257,7 +257,7 @@ fn words(session: &mut Client, statement: &str, names: &[&str]) -> Result<u64, R
 }
 
 /// Every line of the table that names a row, wherever that row is not the caller's: hidden and absent are one answer, to
-/// the letter. Time is not asserted: both end at the same look-up by primary key, before anything that takes long.
+/// the letter. Time is not asserted: both end at one look-up by primary key, and what a policy costs is less than noise.
 #[test]
 fn what_is_hidden_is_answered_as_what_is_absent() {
     const ABSENT: &str = "00000000-0000-4000-8000-000000000000";
