@@ -1,0 +1,2 @@
+-- From 0.1.0 to 0.2.0: what ALTER EXTENSION pg_storage UPDATE does. The result equals a fresh 0.2.0 in every member,
+-- definition, privilege and comment (tests/tests/upgrade); CONTRIBUTING.md says how to extend it.
