@@ -1,2 +1,228 @@
--- From 0.1.0 to 0.2.0: what ALTER EXTENSION pg_storage UPDATE does. The result equals a fresh 0.2.0 in every member,
--- definition, privilege and comment (tests/tests/upgrade); CONTRIBUTING.md says how to extend it.
+-- From 0.1.0 to 0.2.0. The result equals a fresh 0.2.0 in every member, definition, privilege and comment, which
+-- tests/tests/upgrade proves; CONTRIBUTING.md says how to extend it.
+\echo Use "ALTER EXTENSION pg_storage UPDATE" to load this file. \quit
+
+-- Policies of one's own.
+
+CREATE FUNCTION storage_private.validate_expression(expression text) RETURNS void
+STRICT STABLE LANGUAGE c AS 'MODULE_PATHNAME', 'validate_expression_wrapper';
+COMMENT ON FUNCTION storage_private.validate_expression(text) IS 'Refuses a text that is not one SQL expression, without looking anything up or running it.';
+
+CREATE FUNCTION storage_private.asked_operation() RETURNS text
+STRICT STABLE PARALLEL RESTRICTED LANGUAGE c AS 'MODULE_PATHNAME', 'asked_operation_wrapper';
+COMMENT ON FUNCTION storage_private.asked_operation() IS 'What is asking: read, list, sign or upload.';
+
+CREATE FUNCTION storage.operation() RETURNS text
+LANGUAGE sql STABLE PARALLEL RESTRICTED
+RETURN storage_private.asked_operation();
+COMMENT ON FUNCTION storage.operation() IS
+'What is asking, for policies: sign while download_url(), download_urls(), files_download_url() and public_url() look for the file, and an upload for bytes to share; upload while request_upload_url() inserts its request; list while a listing function looks for files; else read, as in every statement of the caller''s own. INSERT, UPDATE and DELETE are told apart by the command of the policy. Nobody can set it.';
+
+CREATE TABLE storage_private.policies (
+    name       text PRIMARY KEY,
+    target     text NOT NULL,
+    command    text NOT NULL,
+    using_expr text,
+    check_expr text,
+    roles      regrole[] NOT NULL
+);
+COMMENT ON TABLE storage_private.policies IS 'The policies made by storage.add_policy(), dumped so that a restore makes them again.';
+COMMENT ON COLUMN storage_private.policies.name IS 'Of the policy.';
+COMMENT ON COLUMN storage_private.policies.target IS 'The table in the schema storage.';
+COMMENT ON COLUMN storage_private.policies.command IS 'read, list, sign, upload, move or delete.';
+COMMENT ON COLUMN storage_private.policies.using_expr IS 'Which rows there are for it; NULL for upload.';
+COMMENT ON COLUMN storage_private.policies.check_expr IS 'Which rows may come to be; NULL: as using_expr.';
+-- Not their names: a role that was renamed keeps its policies, and another one that got its name has none.
+COMMENT ON COLUMN storage_private.policies.roles IS 'Whom it is for; - is PUBLIC.';
+
+-- Only what is in force is dumped: not what went with a function it named or with a role.
+SELECT pg_catalog.pg_extension_config_dump('storage_private.policies', $$
+    WHERE EXISTS (SELECT FROM pg_catalog.pg_policy p JOIN pg_catalog.pg_class c ON c.oid = p.polrelid
+                  WHERE c.relnamespace = 'storage'::pg_catalog.regnamespace AND c.relname = target AND p.polname = name
+                    AND p.polroles = roles::oid[])$$);
+
+CREATE FUNCTION storage_private.policy_command(target text, command text) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT c.sql
+    FROM (VALUES ('read', 'SELECT', NULL),
+                 ('list', 'SELECT', '{files}'),
+                 ('sign', 'SELECT', '{files}'),
+                 ('upload', 'INSERT', '{upload_requests,buckets,tenant_settings}'),
+                 ('move', 'UPDATE', '{files,buckets,tenant_settings,events}'),
+                 ('delete', 'DELETE', '{files,upload_requests,buckets,tenant_settings}')) AS c(command, sql, targets)
+    JOIN pg_class t ON t.relnamespace = 'storage'::regnamespace AND t.relkind = 'r'
+    WHERE c.command = $2 AND t.relname = $1 AND (c.targets IS NULL OR $1 = ANY (c.targets::text[]))
+$$;
+COMMENT ON FUNCTION storage_private.policy_command(text, text) IS
+'The SQL command that a policy of this command on this table is for; NULL: there is no such policy.';
+
+-- Each expression has been read alone, so that none ends the parenthesis it is in.
+CREATE FUNCTION storage_private.create_own_policy(p storage_private.policies) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    -- Of files, seeing the row is one thing, and finding it in a listing or reading its bytes another.
+    asked text := CASE WHEN p.target = 'files' AND p.command = 'read' THEN '(SELECT storage.operation()) NOT IN (''list'', ''sign'') AND '
+                       WHEN p.command IN ('list', 'sign') THEN format('(SELECT storage.operation()) = %L AND ', p.command)
+                       ELSE '' END;
+BEGIN
+    PERFORM storage_private.validate_expression(e) FROM unnest(ARRAY[p.using_expr, p.check_expr]) e WHERE e IS NOT NULL;
+    EXECUTE format('CREATE POLICY %I ON storage.%I FOR %s TO %s', p.name, p.target,
+                   storage_private.policy_command(p.target, p.command),
+                   (SELECT string_agg(CASE r::oid WHEN 0 THEN 'PUBLIC' ELSE r::text END, ', ') FROM unnest(p.roles) r))
+         -- On lines of their own, because an expression may end in a comment.
+         || coalesce(' USING (' || asked || '(' || p.using_expr || E'\n))', '')
+         || coalesce(' WITH CHECK (' || p.check_expr || E'\n)', '');
+END $$;
+COMMENT ON FUNCTION storage_private.create_own_policy(storage_private.policies) IS 'Creates a policy as it is recorded.';
+
+CREATE FUNCTION storage_private.apply_policy() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF TG_OP <> 'INSERT' THEN
+        EXECUTE format('DROP POLICY IF EXISTS %I ON storage.%I', OLD.name, OLD.target);
+    END IF;
+    IF TG_OP <> 'DELETE' THEN
+        PERFORM storage_private.create_own_policy(NEW);
+    END IF;
+    RETURN NULL;
+END $$;
+COMMENT ON FUNCTION storage_private.apply_policy() IS 'Trigger: what is recorded is in force, also after a restore.';
+
+CREATE TRIGGER apply_policy AFTER INSERT OR UPDATE OR DELETE ON storage_private.policies
+FOR EACH ROW EXECUTE FUNCTION storage_private.apply_policy();
+
+CREATE FUNCTION storage.add_policy(
+    name       text,
+    target     text,
+    command    text,
+    using_expr text DEFAULT NULL,
+    check_expr text DEFAULT NULL,
+    roles      name[] DEFAULT '{public}'
+) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    missing text;
+BEGIN
+    IF name IS NULL OR octet_length(name) NOT BETWEEN 1 AND 63 OR name ~ '^(default_|bucket_not_deleted$)' THEN
+        PERFORM storage_private.refuse('INVALID_POLICY', 'that is no name for a policy of one''s own', format('Name %L.', name),
+            'Names have 1 to 63 bytes; default_... and bucket_not_deleted are the extension''s.');
+    ELSIF storage_private.policy_command(target, command) IS NULL THEN
+        PERFORM storage_private.refuse('INVALID_POLICY', 'there is no such policy', format('Command %L on %L.', command, target),
+            'read: every table; list, sign: files; upload: upload_requests, buckets, tenant_settings; '
+            'move: files, buckets, tenant_settings, events; delete: files, upload_requests, buckets, tenant_settings.');
+    ELSIF (command = 'upload') <> (using_expr IS NULL) OR (command = 'upload' AND check_expr IS NULL)
+          OR (command NOT IN ('upload', 'move') AND check_expr IS NOT NULL) THEN
+        PERFORM storage_private.refuse('INVALID_POLICY', 'the policy has not the expressions that its command takes',
+            format('Command %L.', command), 'upload takes check_expr; move takes using_expr and may take check_expr; the others take using_expr.');
+    END IF;
+    SELECT string_agg(quote_nullable(r), ', ') INTO missing FROM unnest(coalesce(nullif(roles, '{}'), '{NULL}')) r
+    WHERE r IS NULL OR (r <> 'public' AND NOT EXISTS (SELECT FROM pg_roles a WHERE a.rolname = r));
+    IF missing IS NOT NULL THEN
+        PERFORM storage_private.refuse('INVALID_POLICY', 'a policy is for roles that exist', format('Missing: %s.', missing),
+            'public is everybody.');
+    END IF;
+    INSERT INTO storage_private.policies
+    VALUES (name, target, command, using_expr, check_expr,
+            CASE WHEN 'public' = ANY (roles) THEN '{-}'
+                 ELSE ARRAY(SELECT a.oid FROM pg_roles a WHERE a.rolname = ANY (roles) ORDER BY a.oid)::regrole[] END);
+EXCEPTION
+    WHEN unique_violation OR duplicate_object THEN
+        PERFORM storage_private.refuse('POLICY_EXISTS', 'a policy of this name exists', SQLERRM,
+            'Choose another name, or call storage.drop_policy() first.');
+    WHEN syntax_error_or_access_rule_violation THEN
+        PERFORM storage_private.refuse('INVALID_POLICY', 'PostgreSQL refuses the policy', SQLERRM,
+            'Names in expressions are qualified, except those of pg_catalog and the table''s columns.');
+END $$;
+COMMENT ON FUNCTION storage.add_policy(text, text, text, text, text, name[]) IS
+'Makes a policy that allows more, recorded so that dump and restore carry it. target: a table of the schema storage. command: read (see rows; of files neither list them by a listing function nor sign), list and sign (files alone: appear in listings; be given a URL), upload (INSERT: into upload_requests the permission to upload, into buckets that to make them), move (UPDATE: rename files, change buckets) or delete (DELETE). Changing or deleting a row takes read as well. using_expr: which rows; check_expr: which rows may come to be (upload, and move where it differs). Expressions are SQL over the table''s columns, with names qualified beyond pg_catalog; what they call runs with the rights of whoever asks. roles: whom it is for; public is everybody. storage.operation() says what is asking. The shipped policies stay beside it: see storage.enable_default_policies(). A restore needs the roles to exist. For the extension''s owner. Errors: INVALID_POLICY, POLICY_EXISTS.';
+
+CREATE FUNCTION storage.drop_policy(name text) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    DELETE FROM storage_private.policies p WHERE p.name = drop_policy.name;
+    IF NOT FOUND THEN
+        PERFORM storage_private.refuse('POLICY_NOT_FOUND', 'no such policy', format('Asked for %L.', drop_policy.name),
+            'storage_private.policies lists those that storage.add_policy() made.');
+    END IF;
+END $$;
+COMMENT ON FUNCTION storage.drop_policy(text) IS
+'Drops a policy that storage.add_policy() made. For the extension''s owner. Errors: POLICY_NOT_FOUND.';
+
+-- The identity may be the role's.
+
+COMMENT ON FUNCTION storage.current_user_id() IS
+'The caller''s user id: the setting named by pg_storage.user_id_setting (PostGraphile: jwt.claims.user_id); when empty, sub of the JSON in request.jwt.claims (PostgREST); when absent too, the role''s name. With pg_storage.identity_source = role it is the current role''s name, whatever the claims say. Fails with TENANT_REQUIRED when that JSON cannot be read.';
+COMMENT ON FUNCTION storage.current_tenant_id() IS
+'The caller''s tenant: the setting named by pg_storage.tenant_id_setting (PostGraphile: jwt.claims.tenant_id); when empty, tenant_id of the JSON in request.jwt.claims; when absent too, pg_storage.default_tenant. With pg_storage.identity_source = role it is pg_storage.tenant, else pg_storage.default_tenant. Fails with TENANT_REQUIRED when that is empty, or when that JSON cannot be read.';
+
+-- Privileges of what is new, by name: what a script says of an object that roles were granted before, ALL FUNCTIONS IN
+-- SCHEMA included, makes PostgreSQL leave their grants out of every later dump. For the same reason nothing is granted
+-- here: storage.grant_access() does it for a role that has a level.
+
+CREATE OR REPLACE FUNCTION storage_private.level_privileges(level text) RETURNS SETOF text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF level NOT IN ('reader', 'writer', 'manager') OR level IS NULL THEN
+        PERFORM storage_private.refuse('RBAC_FORBIDDEN', 'there is no such access level', format('Asked for %L.', level),
+            'Levels are reader, writer and manager.');
+    END IF;
+
+    RETURN QUERY VALUES
+        ('USAGE ON SCHEMA storage, storage_private'),
+        -- For functions of one's own around ours; calling ours takes no right on their types.
+        ('USAGE ON TYPE storage.bucket_access, storage.upload_status, storage.dedup_scope,'
+         ' storage.upload_ticket, storage.signed_url'),
+        ('SELECT ON storage.buckets, storage.files, storage_private.deleted_buckets'),
+        ('EXECUTE ON FUNCTION storage.current_user_id(), storage.current_tenant_id(), storage.operation(),'
+         ' storage.download_url(uuid, interval, boolean, text), storage.download_urls(uuid[], interval, boolean),'
+         ' storage.files_download_url(storage.files), storage.public_url(uuid)'),
+        ('EXECUTE ON FUNCTION storage_private.claimed_user(), storage_private.claimed_tenant(), storage_private.asked_operation(), storage_private.is_manager(),'
+         ' storage_private.refuse(text, text, text, text), storage_private.as_uuid(text),'
+         ' storage_private.sign_downloads(uuid[], interval, boolean, text), storage_private.unsigned_url(uuid)');
+    IF level IN ('writer', 'manager') THEN
+        RETURN QUERY VALUES
+            ('SELECT ON storage.upload_requests'),
+            ('INSERT (bucket_id, filename, path, content_type, size, sha256, metadata, expires_in) ON storage.upload_requests'),
+            ('UPDATE (filename, path, metadata) ON storage.files'),
+            ('DELETE ON storage.files'),
+            ('EXECUTE ON FUNCTION'
+             ' storage.request_upload_url(text, text, text, bigint, text, text, jsonb, interval),'
+             ' storage.confirm_upload(uuid), storage.abort_upload(uuid), storage.delete_file(uuid)'),
+            ('EXECUTE ON FUNCTION storage_private.require_writable(), storage_private.find_bucket(text),'
+             ' storage_private.open_upload(uuid, text, text, bigint, text, text, jsonb, interval),'
+             ' storage_private.admit(uuid, text, text, bigint, text, text, interval),'
+             ' storage_private.shareable_objects(uuid, text, bigint), storage_private.shares_with(storage.buckets, storage.buckets),'
+             ' storage_private.confirm(uuid), storage_private.abort(uuid)');
+    END IF;
+    IF level = 'manager' THEN
+        RETURN QUERY VALUES
+            ('SELECT, INSERT, UPDATE, DELETE ON storage.tenant_settings'),
+            ('SELECT ON storage.physical_buckets'),
+            ('INSERT (tenant_id, owner_id, key, access, is_default, allowed_mime_types, max_file_size, max_total_size, max_file_count,'
+             ' allowed_origins, upload_url_ttl, download_url_ttl, file_ttl, dedup, verify_content_type, metadata) ON storage.buckets'),
+            ('UPDATE (key, is_default, allowed_mime_types, max_file_size, max_total_size, max_file_count,'
+             ' allowed_origins, upload_url_ttl, download_url_ttl, file_ttl, dedup, verify_content_type, metadata) ON storage.buckets'),
+            ('DELETE ON storage.buckets'),
+            ('EXECUTE ON FUNCTION'
+             ' storage.create_bucket(text, storage.bucket_access, text, text[], bigint, text[], boolean),'
+             ' storage.create_user_buckets(text), storage.delete_bucket(text, boolean), storage.provision_bucket(text),'
+             ' storage.inspect_bucket(text)'),
+            ('EXECUTE ON FUNCTION storage_private.seed_buckets(text, text), storage_private.mark_bucket_deleted(uuid),'
+             ' storage_private.provision(uuid),'
+             ' storage_private.inspect_bucket(uuid), storage_private.validate_bucket(text, text[], text[], text),'
+             ' storage_private.validate_origins(text[])');
+    END IF;
+END $$;
+
+REVOKE ALL ON TABLE storage_private.policies FROM PUBLIC;
+REVOKE ALL ON FUNCTION
+    storage_private.validate_expression(text), storage_private.asked_operation(), storage.operation(),
+    storage_private.policy_command(text, text), storage_private.create_own_policy(storage_private.policies),
+    storage_private.apply_policy(), storage.add_policy(text, text, text, text, text, name[]), storage.drop_policy(text)
+FROM PUBLIC;

@@ -34,7 +34,8 @@ pub fn furnish(database: &Database<'_>) {
         .batch_execute(
             "SELECT storage.create_bucket('limits', allowed_mime_types => '{text/*,image/png}', max_file_size => 1000,
                                           allowed_origins => '{https://one.example}');
-             UPDATE storage.buckets SET metadata = '{\"é\": [1, null]}', file_ttl = '30 days', dedup = 'owner' WHERE key = 'limits';
+             UPDATE storage.buckets SET metadata = '{\"é\": [1, null]}', file_ttl = '30 days', dedup = 'owner',
+                                        max_total_size = 100000, max_file_count = 10 WHERE key = 'limits';
              SELECT storage.create_bucket('twice'); SELECT storage.delete_bucket('twice', force => true);
              SELECT storage.create_bucket('twice');
              INSERT INTO storage.tenant_settings VALUES ('acme', '{https://two.example,http://localhost:*}')",
@@ -147,21 +148,29 @@ pub fn restored<'target>(
     format: &str,
     options: &[&str],
 ) -> Database<'target> {
-    let dump = source
-        .cluster()
-        .client_program("pg_dump")
-        .args(["-F", format, source.name()])
-        .args(options)
-        .output()
-        .unwrap();
-    quiet(&dump, "pg_dump");
+    let dump = dumped(source, format, options);
     let copy = target.bare_database();
-    let (program, arguments) = match format {
+    let output = match format {
         "p" => {
-            ("psql", vec!["-X", "-q", "-o", "/dev/null", "-v", "ON_ERROR_STOP=1", "-1", "-d", copy.name()])
+            let arguments = ["-X", "-q", "-o", "/dev/null", "-v", "ON_ERROR_STOP=1", "-1", "-d", copy.name()];
+            fed(target, "psql", &arguments, &dump)
         }
-        _ => ("pg_restore", vec!["--exit-on-error", "-d", copy.name()]),
+        _ => fed(target, "pg_restore", &["--exit-on-error", "-d", copy.name()], &dump),
     };
+    quiet(&output, "restoring");
+    copy
+}
+
+/// What pg_dump writes about a database; it may not say a word.
+pub fn dumped(source: &Database<'_>, format: &str, options: &[&str]) -> Vec<u8> {
+    let mut command = source.cluster().client_program("pg_dump");
+    let dump = command.args(["-F", format, source.name()]).args(options).output().unwrap();
+    quiet(&dump, "pg_dump");
+    dump.stdout
+}
+
+/// Runs a client program on a dump.
+pub fn fed(target: &Cluster, program: &str, arguments: &[&str], dump: &[u8]) -> Output {
     let mut restore = target
         .client_program(program)
         .args(arguments)
@@ -170,7 +179,7 @@ pub fn restored<'target>(
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    restore.stdin.take().unwrap().write_all(&dump.stdout).unwrap();
-    quiet(&restore.wait_with_output().unwrap(), program);
-    copy
+    // A program that gave up says why; that it read no more is no news.
+    let _ = restore.stdin.take().unwrap().write_all(dump);
+    restore.wait_with_output().unwrap()
 }

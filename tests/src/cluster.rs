@@ -1,6 +1,6 @@
 //! A throw-away PostgreSQL cluster with the extension's library, reached over its own Unix socket.
 
-use crate::environment::{postgres_program, server_command};
+use crate::environment::{self, server_command};
 use crate::{Database, eventually, process, scratch};
 use postgres::{Client, Config, NoTls};
 use std::collections::BTreeMap;
@@ -21,6 +21,7 @@ pub struct Options {
     preload: bool,
     settings: BTreeMap<String, String>,
     environment: Vec<(String, String)>,
+    programs: Option<PathBuf>,
 }
 
 impl Default for Options {
@@ -32,7 +33,13 @@ impl Default for Options {
 impl Options {
     /// The library preloaded, no other setting, an empty environment.
     pub fn new() -> Self {
-        Self { preload: true, settings: BTreeMap::new(), environment: Vec::new() }
+        Self { preload: true, settings: BTreeMap::new(), environment: Vec::new(), programs: None }
+    }
+
+    /// Another PostgreSQL, named by the directory of its programs; the extension is installed there.
+    pub fn programs(mut self, directory: PathBuf) -> Self {
+        self.programs = Some(directory);
+        self
     }
 
     /// Leaves the library out of `shared_preload_libraries`: sessions load it on first use.
@@ -72,6 +79,7 @@ pub struct Cluster {
     databases: AtomicUsize,
     /// CREATE DATABASE fails while another one copies the same template.
     creating: Mutex<()>,
+    programs: PathBuf,
 }
 
 impl Cluster {
@@ -90,8 +98,15 @@ impl Cluster {
             settings: Mutex::new(settings),
             databases: AtomicUsize::new(1),
             creating: Mutex::new(()),
+            programs: options.programs.unwrap_or_else(environment::postgres_programs),
         };
-        run(server_command(postgres_program("initdb")).arg("-D").arg(&cluster.data).args([
+        cluster.initialise();
+        cluster.start_again();
+        cluster
+    }
+
+    fn initialise(&self) {
+        run(server_command(self.program("initdb")).arg("-D").arg(&self.data).args([
             "-U",
             "postgres",
             "-A",
@@ -101,12 +116,14 @@ impl Cluster {
             "--locale=C.UTF-8",
             "--no-sync",
         ]));
-        let main = cluster.data.join("postgresql.conf");
+        let main = self.data.join("postgresql.conf");
         let shipped = fs::read_to_string(&main).expect("initdb wrote postgresql.conf");
         fs::write(&main, shipped + "\ninclude 'test.conf'\n").expect("extend postgresql.conf");
-        cluster.write_settings();
-        cluster.start_again();
-        cluster
+        self.write_settings();
+    }
+
+    fn program(&self, name: &str) -> PathBuf {
+        self.programs.join(name)
     }
 
     /// The one cluster, preloaded and without a store of its own choosing, that the tests of a binary share; each
@@ -134,10 +151,42 @@ impl Cluster {
             settings: Mutex::new(self.settings().clone()),
             databases: AtomicUsize::new(1),
             creating: Mutex::new(()),
+            programs: self.programs.clone(),
         };
         standby.write_settings();
         standby.start_again();
         standby
+    }
+
+    /// What pg_upgrade makes of this cluster, which is stopped for good; the upgraded one runs on the PostgreSQL of the
+    /// tests.
+    pub fn upgraded(&self) -> Self {
+        self.stop(Stop::Fast);
+        let directory = scratch();
+        let upgraded = Self {
+            data: directory.join("data"),
+            directory,
+            environment: self.environment.clone(),
+            settings: Mutex::new(self.settings().clone()),
+            databases: AtomicUsize::new(self.databases.load(Ordering::Relaxed)),
+            creating: Mutex::new(()),
+            programs: environment::postgres_programs(),
+        };
+        upgraded.initialise();
+        run(server_command(environment::postgres_program("pg_upgrade"))
+            .current_dir(&upgraded.directory)
+            .args(["-U", "postgres", "--socketdir"])
+            .arg(&upgraded.directory)
+            .arg("-b")
+            .arg(&self.programs)
+            .arg("-B")
+            .arg(&upgraded.programs)
+            .arg("-d")
+            .arg(&self.data)
+            .arg("-D")
+            .arg(&upgraded.data));
+        upgraded.start_again();
+        upgraded
     }
 
     /// A new database with the extension in it.
@@ -172,7 +221,7 @@ impl Cluster {
 
     /// Runs a client program such as `pg_dump` or `pgbench` against this cluster; the caller adds its arguments.
     pub fn client_program(&self, name: &str) -> Command {
-        let mut command = server_command(postgres_program(name));
+        let mut command = server_command(self.program(name));
         command.env("PGHOST", &self.data).env("PGPORT", PORT.to_string()).env("PGUSER", "postgres");
         command
     }
@@ -218,7 +267,7 @@ impl Cluster {
 
     /// Starts the server after a stop or a crash.
     pub fn start_again(&self) {
-        let output = server_command(postgres_program("pg_ctl"))
+        let output = server_command(self.program("pg_ctl"))
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .args(["start", "-w", "-t", "60", "-D"])
             .arg(&self.data)
@@ -238,7 +287,7 @@ impl Cluster {
             Stop::Fast => "fast",
             Stop::Immediate => "immediate",
         };
-        run(server_command(postgres_program("pg_ctl"))
+        run(server_command(self.program("pg_ctl"))
             .args(["stop", "-w", "-t", "60", "-m", mode, "-D"])
             .arg(&self.data));
     }

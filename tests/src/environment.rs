@@ -13,6 +13,17 @@ fn required(name: &str) -> OsString {
     })
 }
 
+/// Where the programs of the PostgreSQL tree are that the extension was installed into.
+pub fn postgres_programs() -> PathBuf {
+    postgres_program("")
+}
+
+/// The programs of an older PostgreSQL with the extension installed, if `PG_STORAGE_OLD_PG_CONFIG` names one.
+pub fn older_postgres_programs() -> Option<PathBuf> {
+    let named = std::env::var_os("PG_STORAGE_OLD_PG_CONFIG").filter(|value| !value.is_empty())?;
+    Some(PathBuf::from(named).with_file_name(""))
+}
+
 /// A program of the PostgreSQL tree the extension was installed into, such as `pg_ctl`.
 pub fn postgres_program(name: &str) -> PathBuf {
     PathBuf::from(required("PG_STORAGE_PG_CONFIG")).with_file_name(name)

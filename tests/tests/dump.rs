@@ -2,7 +2,7 @@
 //! and what was uploaded before can be downloaded after.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use pg_storage_tests::backup::{furnished, quiet, restored, rows, surroundings};
+use pg_storage_tests::backup::{dumped, fed, furnished, quiet, restored, rows, surroundings};
 use pg_storage_tests::flow::{self, Upload};
 use pg_storage_tests::{Cluster, Database, LocalStore, refused, scene};
 use std::sync::OnceLock;
@@ -207,18 +207,9 @@ fn policies_of_ones_own_come_back_and_nobody_sees_more_or_less() {
     assert_eq!(seen(&again, &roles), before);
 
     // Where a role is missing the restore says so, and nobody gets what was for that role.
-    let dump = cluster.client_program("pg_dump").args(["--no-privileges", source.name()]).output().unwrap();
-    quiet(&dump, "pg_dump");
+    let dump = dumped(&source, "p", &["--no-privileges"]);
     let copy = other.bare_database();
-    let mut restore = other
-        .client_program("psql")
-        .args(["-X", "-q", "-o", "/dev/null", "-d", copy.name()])
-        .stdin(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    restore.stdin.take().unwrap().write_all(&dump.stdout).unwrap();
-    let said = restore.wait_with_output().unwrap().stderr;
+    let said = fed(other, "psql", &["-X", "-q", "-o", "/dev/null", "-d", copy.name()], &dump).stderr;
     let said = String::from_utf8_lossy(&said);
     assert!(said.contains("ERROR:  role \"") && said.contains("COPY policies"), "{said}");
     let own = "SELECT count(*) FROM storage_private.policies";
@@ -226,21 +217,9 @@ fn policies_of_ones_own_come_back_and_nobody_sees_more_or_less() {
     assert_eq!(rows(&mut copy.superuser()), rows(&mut superuser));
     // The roles made, the rows alone are restored.
     copy.superuser().batch_execute(&format!("CREATE ROLE {renamed}; CREATE ROLE {auditor}")).unwrap();
-    let rows = cluster
-        .client_program("pg_dump")
-        .args(["--data-only", "--table=storage_private.policies", source.name()])
-        .output()
-        .unwrap();
-    quiet(&rows, "pg_dump");
-    let mut restore = other
-        .client_program("psql")
-        .args(["-X", "-q", "-o", "/dev/null", "-v", "ON_ERROR_STOP=1", "-d", copy.name()])
-        .stdin(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    restore.stdin.take().unwrap().write_all(&rows.stdout).unwrap();
-    quiet(&restore.wait_with_output().unwrap(), "psql");
+    let rows = dumped(&source, "p", &["--data-only", "--table=storage_private.policies"]);
+    let arguments = ["-X", "-q", "-o", "/dev/null", "-v", "ON_ERROR_STOP=1", "-d", copy.name()];
+    quiet(&fed(other, "psql", &arguments, &rows), "psql");
     let policies = "SELECT array_agg(format('%s %s %s %s %s', tablename, policyname, ARRAY(SELECT unnest(roles) ORDER BY 1), qual, with_check) ORDER BY tablename, policyname)
                     FROM pg_policies";
     let policies = |database: &Database<'_>| -> Vec<String> {

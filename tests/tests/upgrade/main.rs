@@ -5,7 +5,7 @@
 mod comparison;
 
 use comparison::Facts;
-use pg_storage_tests::backup::{furnish, rows};
+use pg_storage_tests::backup::{furnish, restored, rows, surroundings};
 use pg_storage_tests::flow::{self, Upload};
 use pg_storage_tests::{Cluster, Database, LocalStore, environment, refused, scene};
 use postgres::Client;
@@ -149,6 +149,33 @@ fn an_update_leaves_every_row_and_every_grant_and_the_database_works() {
     let file = Upload::declared(b"after").complete(&mut ada, b"after").file_id;
     flow::assert_downloads(&mut ada, &file, b"after");
     database.superuser().batch_execute("SELECT storage.run_maintenance()").unwrap();
+
+    // A careless REVOKE in the upgrade script would take the grants of roles for the extension's own.
+    let copy = restored(&database, cluster(), "c", &[]);
+    assert_eq!(surroundings(&mut copy.superuser()), surroundings(&mut database.superuser()));
+}
+
+#[test]
+fn a_role_that_is_granted_its_level_again_has_what_this_version_gives() {
+    let (updated, fresh) = (before(), cluster().database());
+    for level in ["reader", "writer", "manager"] {
+        let role = updated.role(level);
+        update(&updated);
+        let grant = format!("SELECT storage.grant_access('{role}', '{level}')");
+        updated.superuser().batch_execute(&grant).unwrap();
+        fresh.superuser().batch_execute(&grant).unwrap();
+        let differences = Facts::of(&mut updated.superuser()).differences(&Facts::of(&mut fresh.superuser()));
+        assert_eq!(differences, Vec::<String>::new(), "{level}");
+    }
+}
+
+#[test]
+fn a_dump_of_the_version_before_restores_as_this_version() {
+    let database = before();
+    furnish(&database);
+    let copy = restored(&database, cluster(), "c", &[]);
+    assert_eq!(version(&mut copy.superuser()), env!("CARGO_PKG_VERSION"));
+    assert_eq!(rows(&mut copy.superuser()), rows(&mut database.superuser()));
 }
 
 #[test]
