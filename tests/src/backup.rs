@@ -121,6 +121,8 @@ pub fn surroundings(session: &mut Client) -> Vec<String> {
         SELECT format('%s %s', nspname, e) FROM pg_namespace, unnest(nspacl) e WHERE oid IN (SELECT oid FROM schemas)
         UNION ALL SELECT format('%s %s', oid::regclass, e) FROM pg_class, unnest(relacl) e
                   WHERE relnamespace IN (SELECT oid FROM schemas)
+                    -- Written or not, the owner has all of them, and versions of PostgreSQL differ in what all is.
+                    AND NOT starts_with(e::text, relowner::regrole || '=')
         UNION ALL SELECT format('%s.%s %s', attrelid::regclass, attname, e) FROM pg_attribute a, unnest(attacl) e
                   WHERE attrelid IN (SELECT oid FROM pg_class WHERE relnamespace IN (SELECT oid FROM schemas))
         UNION ALL SELECT format('%s %s', oid::regprocedure, e) FROM pg_proc, unnest(proacl) e

@@ -27,7 +27,8 @@ fn an_upgraded_server_goes_on_with_what_the_old_one_had() {
 
     let new = old.upgraded();
     let mut session = new.connect("postgres", database.name());
-    assert_eq!((rows(&mut session), surroundings(&mut session)), before);
+    assert_eq!(rows(&mut session), before.0);
+    assert_eq!(surroundings(&mut session), before.1);
     session.batch_execute("SET jwt.claims.user_id = 'ada'; SET jwt.claims.tenant_id = 'acme'").unwrap();
     for row in session.query("SELECT id::text FROM storage.files", &[]).unwrap() {
         flow::assert_downloads(&mut session, row.get(0), b"same bytes");
