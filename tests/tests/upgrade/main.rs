@@ -65,6 +65,15 @@ fn an_updated_database_is_what_a_fresh_one_is() {
 }
 
 #[test]
+fn the_script_of_the_version_before_is_as_released() {
+    let frozen = Path::new(env!("CARGO_MANIFEST_DIR")).join("upgrade").join(FROZEN);
+    assert_eq!(
+        flow::sha256(&fs::read(frozen).unwrap()),
+        "78a7345c97698964d8f097cfb62158280b2050a30973e6989d7479f935ac7c92"
+    );
+}
+
+#[test]
 fn the_version_is_that_of_the_library() {
     let updated = before();
     assert_eq!(version(&mut updated.superuser()), "0.1.0");
