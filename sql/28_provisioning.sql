@@ -173,7 +173,7 @@ LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
     UPDATE storage.buckets SET physical_name = $2
     WHERE id = (SELECT b.id FROM storage.buckets b WHERE b.id = $1 AND b.physical_name IS NULL FOR NO KEY UPDATE SKIP LOCKED)
-      AND (NOT $3 OR EXISTS (SELECT FROM storage.physical_buckets p WHERE p.name = $2))
+      AND (NOT $3 OR EXISTS (SELECT FROM storage.physical_buckets p WHERE p.name = $2 AND p.provisioned_at IS NOT NULL))
 $$;
 COMMENT ON FUNCTION storage_private.record_physical_name(uuid, text, boolean) IS
 'Gives a bucket its physical bucket, unless it has one or another session is just doing it.';

@@ -35,11 +35,25 @@ COMMENT ON COLUMN storage_private.policies.check_expr IS 'Which rows may come to
 -- Not their names: a role that was renamed keeps its policies, and another one that got its name has none.
 COMMENT ON COLUMN storage_private.policies.roles IS 'Whom it is for; - is PUBLIC.';
 
--- Only what is in force is dumped: not what went with a function it named or with a role.
-SELECT pg_catalog.pg_extension_config_dump('storage_private.policies', $$
-    WHERE EXISTS (SELECT FROM pg_catalog.pg_policy p JOIN pg_catalog.pg_class c ON c.oid = p.polrelid
-                  WHERE c.relnamespace = 'storage'::pg_catalog.regnamespace AND c.relname = target AND p.polname = name
-                    AND p.polroles = roles::oid[])$$);
+CREATE FUNCTION storage_private.in_force(p storage_private.policies) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT EXISTS (SELECT FROM pg_policy o JOIN pg_class c ON c.oid = o.polrelid
+                   WHERE c.relnamespace = 'storage'::regnamespace AND c.relname = p.target AND o.polname = p.name
+                     AND o.polroles = p.roles::oid[])
+$$;
+COMMENT ON FUNCTION storage_private.in_force(storage_private.policies) IS
+'Whether a policy is there as it is recorded; it is not when it went with a function it named or with a role.';
+
+-- What is not in force stays away after a restore as well, when other roles may have the numbers of those that are gone.
+SELECT pg_catalog.pg_extension_config_dump('storage_private.policies', 'WHERE storage_private.in_force(policies)');
+
+CREATE FUNCTION storage_private.policies_not_in_force() RETURNS SETOF text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT p.name FROM storage_private.policies p WHERE NOT storage_private.in_force(p) ORDER BY p.name
+$$;
+COMMENT ON FUNCTION storage_private.policies_not_in_force() IS 'Policies made by storage.add_policy() that something else dropped or changed.';
 
 CREATE FUNCTION storage_private.policy_command(target text, command text) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
@@ -223,6 +237,17 @@ END $$;
 REVOKE ALL ON TABLE storage_private.policies FROM PUBLIC;
 REVOKE ALL ON FUNCTION
     storage_private.validate_expression(text), storage_private.asked_operation(), storage.operation(),
+    storage_private.in_force(storage_private.policies), storage_private.policies_not_in_force(),
     storage_private.policy_command(text, text), storage_private.create_own_policy(storage_private.policies),
     storage_private.apply_policy(), storage.add_policy(text, text, text, text, text, name[]), storage.drop_policy(text)
 FROM PUBLIC;
+
+-- A first use that was rolled back leaves a pending record, which says nothing of whose bucket it is.
+
+CREATE OR REPLACE FUNCTION storage_private.record_physical_name(bucket_id uuid, physical text, fixed boolean) RETURNS void
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+    UPDATE storage.buckets SET physical_name = $2
+    WHERE id = (SELECT b.id FROM storage.buckets b WHERE b.id = $1 AND b.physical_name IS NULL FOR NO KEY UPDATE SKIP LOCKED)
+      AND (NOT $3 OR EXISTS (SELECT FROM storage.physical_buckets p WHERE p.name = $2 AND p.provisioned_at IS NOT NULL))
+$$;

@@ -89,7 +89,9 @@ fn witness_notices_a_crashed_backend() {
     let witness = cluster.witness();
     let mut session = cluster.connect("postgres", "postgres");
     // A backend that dies of SIGKILL makes the postmaster reset the whole cluster.
-    session.batch_execute("COPY (SELECT pg_backend_pid()) TO PROGRAM 'xargs kill -KILL'").unwrap_err();
+    session
+        .batch_execute("COPY (SELECT pg_backend_pid()) TO PROGRAM 'read -r id; kill -KILL $id'")
+        .unwrap_err();
     let noticed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| witness.assert_no_restart()));
     assert!(noticed.is_err(), "the witness should have lost its session");
 }

@@ -13,7 +13,7 @@ use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use pg_storage_core::presign::Method;
 
-use crate::harness::{Server, refusal, sha256};
+use crate::harness::{Server, refusal, sha256, signal};
 
 /// Files in the data directory.
 pub fn blobs(server: &Server) -> usize {
@@ -99,8 +99,7 @@ async fn a_killed_server_comes_back_with_whole_objects_only() {
             assert!(Instant::now() < deadline, "the writers stopped");
             std::thread::sleep(Duration::from_millis(2));
         }
-        let id = shared.process_id().to_string();
-        assert!(Command::new("kill").args(["-KILL", &id]).status().unwrap().success());
+        signal("KILL", shared.process_id());
         for writer in writers {
             acknowledged.extend(writer.join().unwrap());
         }

@@ -61,8 +61,7 @@ impl Server {
 
     /// `SIGTERM`; whether the server ended with success.
     pub fn terminate(&mut self) -> bool {
-        let id = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+        signal("TERM", self.child.id());
         self.child.wait().unwrap().success()
     }
 
@@ -265,6 +264,12 @@ fn is_complete(bytes: &[u8]) -> bool {
         .lines()
         .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length:").map(str::to_owned));
     body.len() >= length.expect("a content-length").trim().parse().unwrap()
+}
+
+/// The shell's own `kill`: a bare machine has no other.
+pub fn signal(name: &str, process_id: u32) {
+    let kill = format!("kill -{name} {process_id}");
+    assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
 }
 
 /// Seconds since 1970.
