@@ -58,9 +58,10 @@ BEGIN
     END IF;
     -- Who is still under way is asked first: whoever ended before the count is in it.
     IF taken.uncounted IS DISTINCT FROM '{}' THEN
-        PERFORM storage_private.count_room(b.id, storage_private.uploads_under_way(taken.uncounted));
+        taken := storage_private.count_room(b.id, storage_private.uploads_under_way(taken.uncounted));
+    ELSE
+        taken := storage_private.take_room(b.id, 1, new_size);
     END IF;
-    taken := storage_private.take_room(b.id, 1, new_size);
     IF (taken.bytes > b.max_total_size OR taken.files > b.max_file_count) IS NOT TRUE THEN
         RETURN;
     END IF;
@@ -75,8 +76,7 @@ BEGIN
         RETURN;
     END IF;
 
-    PERFORM storage_private.count_room(b.id, taken.uncounted);
-    taken := storage_private.take_room(b.id, 1, new_size);
+    taken := storage_private.count_room(b.id, taken.uncounted);
     IF taken.bytes - over.bytes > b.max_total_size OR taken.files - over.files > b.max_file_count THEN
         PERFORM storage_private.refuse('QUOTA_EXCEEDED', 'the bucket has no room for this file',
             format('%s bytes in %s files and pending uploads; limits: %s bytes, %s files.',
@@ -86,7 +86,7 @@ BEGIN
     END IF;
 END $$;
 COMMENT ON FUNCTION storage_private.check_room(uuid, bigint) IS
-'Reserves the room of one more file in a bucket, or refuses; nothing to do where there is no quota. Errors: QUOTA_EXCEEDED.';
+'Reserves the room of an upload request that was just inserted, or refuses; nothing to do where there is no quota. Errors: QUOTA_EXCEEDED.';
 
 CREATE FUNCTION storage_private.take_room(bucket uuid, more_files bigint, more_bytes bigint) RETURNS storage_private.room
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
@@ -104,7 +104,7 @@ COMMENT ON FUNCTION storage_private.take_room(uuid, bigint, bigint) IS
 'Adds to the room taken in a bucket and subtracts what was released. For those who hold the row''s lock.';
 
 -- One statement, for it must be one snapshot: a file is counted as long as its release cannot be seen.
-CREATE FUNCTION storage_private.count_room(bucket uuid, still_uncounted text[]) RETURNS void
+CREATE FUNCTION storage_private.count_room(bucket uuid, still_uncounted text[]) RETURNS storage_private.room
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
     WITH folded AS (
@@ -116,9 +116,10 @@ AS $$
                 UNION ALL
                 SELECT q.size FROM storage.upload_requests q WHERE q.bucket_id = $1 AND q.status = 'requested') u) c
     WHERE r.bucket_id = $1
+    RETURNING r.*
 $$;
 COMMENT ON FUNCTION storage_private.count_room(uuid, text[]) IS
-'Counts the room taken in a bucket, file by file. For those who hold the row''s lock.';
+'Counts the room taken in a bucket, file by file, that of the request which is just being inserted included. For those who hold the row''s lock.';
 
 -- Every upload locks the table before it looks at the bucket, and to the end of its transaction; a prepared
 -- transaction holds its locks under another name than before.

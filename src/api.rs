@@ -19,6 +19,7 @@ mod storage_private {
     use crate::clock::Moment;
     use crate::download::{self, Wish};
     use crate::error::{Failure, OrRaise, Result};
+    use crate::limits::{self, Request};
     use crate::orphans::{self, Repair};
     use crate::provision::{self, Ask};
     use crate::upload::{self, Declared};
@@ -162,6 +163,21 @@ mod storage_private {
             path,
             expires_in,
         }
+    }
+
+    /// Keeps the limits of an upload request that was just inserted.
+    #[pg_extern(volatile)]
+    fn keep_limits(
+        upload_id: Uuid,
+        bucket_id: Uuid,
+        tenant_id: &str,
+        owner_id: &str,
+        size: i64,
+        path: Option<&str>,
+    ) {
+        let id = uuid::Uuid::from_bytes(*upload_id.as_bytes());
+        let request = Request { id, bucket: bucket_id, tenant: tenant_id, user: owner_id, size, path };
+        limits::keep(&request).or_raise();
     }
 
     /// Validates what is declared of a file to come and chooses the trusted columns of its upload request.

@@ -155,6 +155,12 @@ fn owner() -> Result<pg_sys::Oid> {
     }
 }
 
+/// When this transaction began; no two of a session began at the same time.
+pub fn transaction_began() -> pg_sys::TimestampTz {
+    // SAFETY: a plain read of a process-local variable on the main thread.
+    unsafe { pg_sys::GetCurrentTransactionStartTimestamp() }
+}
+
 /// Whether all statements of this transaction see what its first one saw: REPEATABLE READ and SERIALIZABLE.
 pub fn keeps_one_snapshot() -> bool {
     // SAFETY: a plain read of a process-local variable on the main thread.

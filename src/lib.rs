@@ -95,6 +95,7 @@ extension_sql_file!(
         validate_origins,
         validate_file,
         admit,
+        keep_limits,
         open_upload,
         confirm,
         abort,

@@ -1,12 +1,65 @@
 //! What a request is refused for though nothing is wrong with it: a path that is taken, a bucket that is full, a user who
 //! asks for too much. What is not limited costs nothing.
+//!
+//! Kept after the row was inserted: whoever may not insert it is told that, and nothing of what others have.
+
+use std::cell::RefCell;
 
 use pg_storage_core::error::Token;
 use pgrx::fn_call::{Arg, fn_call};
+use pgrx::{Uuid, pg_sys};
 
 use crate::bucket::Bucket;
 use crate::error::{Failure, Result};
-use crate::{catalog, guc, identity, rate};
+use crate::{catalog, guc, rate};
+
+thread_local! {
+    /// Requests that were admitted and not yet inserted. Rows of a restore are not among them: those were limited once.
+    static ADMITTED: RefCell<Admitted> = const { RefCell::new(Admitted { began: 0, requests: Vec::new() }) };
+}
+
+struct Admitted {
+    /// When their transaction began.
+    began: pg_sys::TimestampTz,
+    /// Identity, and whether the bucket had a quota.
+    requests: Vec<(uuid::Uuid, bool)>,
+}
+
+/// Has the limits of a request kept once it is inserted.
+pub fn note(request: uuid::Uuid, bucket: &Bucket) {
+    let began = catalog::transaction_began();
+    ADMITTED.with_borrow_mut(|admitted| {
+        if admitted.began != began {
+            *admitted = Admitted { began, requests: Vec::new() };
+        }
+        admitted.requests.push((request, bucket.has_quota));
+    });
+}
+
+/// Whether the bucket of a request had a quota when it was admitted; `None`: it was not admitted here.
+fn admitted(request: uuid::Uuid) -> Option<bool> {
+    ADMITTED.with_borrow_mut(|admitted| {
+        let requests = &mut admitted.requests;
+        let place = requests.iter().rposition(|(id, _)| *id == request)?;
+        Some(requests.swap_remove(place).1)
+    })
+}
+
+/// An inserted request, as far as limits concern it.
+pub struct Request<'a> {
+    /// Its identity.
+    pub id: uuid::Uuid,
+    /// Its bucket.
+    pub bucket: Uuid,
+    /// The tenant.
+    pub tenant: &'a str,
+    /// Whose upload it is.
+    pub user: &'a str,
+    /// Bytes.
+    pub size: i64,
+    /// Path in the bucket.
+    pub path: Option<&'a str>,
+}
 
 /// Refuses an upload that goes beyond a limit, else reserves its room and spends its turn.
 ///
@@ -14,33 +67,29 @@ use crate::{catalog, guc, identity, rate};
 ///
 /// # Errors
 /// `PATH_TAKEN`, `TOO_MANY_PENDING_UPLOADS`, `QUOTA_EXCEEDED`, `RATE_LIMIT`.
-pub fn admit(bucket: &Bucket, size: i64, path: Option<&str>) -> Result<()> {
-    if path.is_some() {
+pub fn keep(request: &Request<'_>) -> Result<()> {
+    let Some(had_quota) = admitted(request.id) else { return Ok(()) };
+    if request.path.is_some() {
         catalog::run_as_owner(
             "SELECT storage_private.check_path($1, $2, $3)",
-            &[bucket.id_datum().into(), path.into(), identity::user()?.into()],
+            &[request.bucket.into(), request.path.into(), request.user.into()],
         )?;
     }
     if guc::MAX_PENDING_UPLOADS.get() > 0 {
-        check_pending(&bucket.tenant, &identity::user()?, i64::from(guc::MAX_PENDING_UPLOADS.get()))?;
+        check_pending(request.tenant, request.user, i64::from(guc::MAX_PENDING_UPLOADS.get()))?;
     }
     // A transaction with one snapshot may have begun before the bucket had a quota; others already count on it.
-    if bucket.has_quota || catalog::keeps_one_snapshot() && has_quota_now(bucket)? {
+    if had_quota || catalog::keeps_one_snapshot() && has_quota_now(request.bucket)? {
         catalog::run_as_owner(
             "SELECT storage_private.check_room($1, $2)",
-            &[bucket.id_datum().into(), size.into()],
+            &[request.bucket.into(), request.size.into()],
         )?;
     }
-    if guc::UPLOAD_RATE.get() > 0 {
-        rate::spend(&bucket.tenant, &identity::user()?)?;
-    }
-    Ok(())
+    rate::spend(request.tenant, request.user)
 }
 
-fn has_quota_now(bucket: &Bucket) -> Result<bool> {
-    now("storage_private.has_quota", || {
-        fn_call("storage_private.has_quota", &[&Arg::Value(bucket.id_datum())])
-    })
+fn has_quota_now(bucket: Uuid) -> Result<bool> {
+    now("storage_private.has_quota", || fn_call("storage_private.has_quota", &[&Arg::Value(bucket)]))
 }
 
 fn check_pending(tenant: &str, user: &str, limit: i64) -> Result<()> {
@@ -48,11 +97,12 @@ fn check_pending(tenant: &str, user: &str, limit: i64) -> Result<()> {
     let pending: i64 = now("storage_private.pending_uploads", || {
         fn_call("storage_private.pending_uploads", &[&Arg::Value(tenant), &Arg::Value(user)])
     })?;
-    if pending < limit {
+    // The one that asks is among them.
+    if pending <= limit {
         return Ok(());
     }
     Err(Failure::new(Token::TooManyPendingUploads, "too many of your uploads are pending")
-        .detail(format!("{pending} are pending; pg_storage.max_pending_uploads allows {limit}."))
+        .detail(format!("{} are pending; pg_storage.max_pending_uploads allows {limit}.", pending - 1))
         .hint("Confirm or abort them, or wait until they expire."))
 }
 

@@ -114,11 +114,11 @@ pub fn admit(bucket: &Bucket, declared: &Declared<'_>) -> Result<Admission> {
             .hint("buckets.allowed_mime_types lists what it takes."));
     }
     agreement::declared_with_extension(filename.as_str(), &content_type)?;
-    limits::admit(bucket, declared.size, declared.path)?;
 
     catalog::run_as_owner("SELECT storage_private.record_installation()", &[])?;
     let id = installation::maker().upload_id();
     let place = provision::known(bucket)?.map(|place| Placed::new(bucket, place, digest.as_ref(), &id));
+    limits::note(id, bucket);
     let created_at = Moment::now();
     Ok(Admission {
         id,
@@ -343,6 +343,8 @@ pub struct Pending {
     status: Status,
     expires_at: Moment,
     check_bytes: bool,
+    /// The endpoint of the store that has the bucket, as far as that is on record.
+    kept_by: Option<String>,
 }
 
 /// Asks the store what arrived and settles the upload. The verdict is in the row.
@@ -484,7 +486,7 @@ fn parse_status(status: &str) -> Result<Status> {
 
 /// An upload request as it is now, held against every other transition until the transaction ends.
 pub fn lock(upload: pgrx::Uuid) -> Result<Pending> {
-    catalog::as_owner(|| {
+    let mut pending = catalog::as_owner(|| {
         catalog::write(
             "SELECT content_type, size, sha256, physical_name, object_key, final_key, direct, create_only,
                     status::pg_catalog.text, expires_at, verify_content_type
@@ -510,10 +512,15 @@ pub fn lock(upload: pgrx::Uuid) -> Result<Pending> {
                     status: parse_status(&row.get::<String>(9)?.ok_or_else(missing)?)?,
                     expires_at: Moment::of(row.get(10)?.ok_or_else(missing)?),
                     check_bytes: row.get(11)?.unwrap_or(true),
+                    kept_by: None,
                 })
             },
         )
-    })
+    })?;
+    if let Some(place) = &pending.place {
+        pending.kept_by = provision::keeper_of(&place.physical_name)?;
+    }
+    Ok(pending)
 }
 
 /// Ends an upload without a file; `copy` is what this confirmation may have copied.
@@ -539,6 +546,12 @@ impl Pending {
             return Ok(Examined { seen: Seen::Found(Finding::Absent), copy: None, object_key: None });
         };
         let config = config::current()?;
+        // Another store knows nothing of these keys, and would say that nothing arrived.
+        if let Some(kept_by) = self.kept_by.as_ref().filter(|kept_by| **kept_by != config.endpoint) {
+            return Err(Failure::new(Token::NotConfigured, "another store has the bucket")
+                .detail(format!("{} is kept by {kept_by}; pg_storage.endpoint is {}.", place.physical_name, config.endpoint))
+                .hint("Set pg_storage.endpoint back; or, where the store has moved with its objects, storage.provision_bucket() records that."));
+        }
         let store = session::store(&config)?;
         let expected = Expected {
             size: self.size.unsigned_abs(),

@@ -6,7 +6,7 @@ use super::{BATCH, Report, Scope};
 use crate::catalog;
 use crate::error::Result;
 
-/// Steps of one pass. Fewer than of other tasks: each fills the queues that those are to work off.
+/// Steps of one pass that remove something. Fewer than of other tasks: each fills the queues that those are to work off.
 const MOST_STEPS: u32 = 10;
 
 /// What one step did.
@@ -15,12 +15,14 @@ struct Step {
     finished: bool,
 }
 
-/// Goes on with each bucket in turn: a large one does not keep a small one.
+/// Goes on with each bucket in turn: a large one does not keep a small one, nor one whose rows others hold any.
 pub fn run(scope: Scope, report: &mut Report) -> Result<()> {
     let mut buckets = scope.step(marked)?;
-    for _ in 0..MOST_STEPS {
-        let Some(bucket) = buckets.pop_front() else { break };
+    let mut steps = 0;
+    while steps < MOST_STEPS {
+        let Some(bucket) = buckets.pop_front() else { return Ok(()) };
         let step = scope.step(|| go_on(bucket))?;
+        steps += u32::from(step.removed > 0);
         if step.finished {
             report.buckets_deleted += 1;
         } else if step.removed > 0 {

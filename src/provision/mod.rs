@@ -24,7 +24,7 @@ mod wanted;
 
 pub use ahead::run as ahead;
 pub use apply::try_out;
-pub use record::record_capabilities;
+pub use record::{keeper_of, record_capabilities};
 pub use wanted::physical_name;
 
 use apply::{Unready, apply, attempt};
@@ -90,10 +90,9 @@ pub fn ensure(bucket: &Bucket, ask: Ask) -> Result<Place> {
         cache::put(&config.endpoint, &wanted.name, ready, seen);
         return finish(bucket, wanted, ready);
     }
-    if !known.on_record {
-        // What the store makes now stays when this transaction is rolled back, and so may bytes in it.
-        worker::attempt::record_first(&attempt(&config, &wanted, &Report { steps: Vec::new() }, None)?)?;
-    }
+    // What the store makes now stays when this transaction is rolled back, and so may bytes in it.
+    let first = !known.on_record
+        && worker::attempt::record_first(&attempt(&config, &wanted, &Report { steps: Vec::new() }, None)?);
     let (report, capabilities) = match apply(&config, &wanted, &known, &origins) {
         Ok(done) => done,
         Err(Unready::Refused(failure)) => return Err(failure),
@@ -107,6 +106,12 @@ pub fn ensure(bucket: &Bucket, ask: Ask) -> Result<Place> {
         // Whoever waits for another transaction to record this must not hold up those who only want to use it.
         cache::put(&config.endpoint, &wanted.name, ready, seen);
         drop(lock);
+    }
+    if first && catalog::keeps_one_snapshot() {
+        // Its snapshot does not show that record, so it could not be brought up to date here. Whoever is next does.
+        record_capabilities(&config, &capabilities)?;
+        cache::put(&config.endpoint, &wanted.name, ready, seen);
+        return finish(bucket, wanted, ready);
     }
     match record(&config, &wanted, &known, &origins, &report, &capabilities, ask)? {
         Recorded::Left => {}

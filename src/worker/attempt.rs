@@ -3,6 +3,8 @@
 
 #![allow(unsafe_code)]
 
+use std::ffi::CStr;
+
 use pgrx::JsonB;
 use pgrx::bgworkers::{
     BackgroundWorker, BackgroundWorkerBuilder, BgWorkerStartTime, DynamicBackgroundWorker,
@@ -10,6 +12,7 @@ use pgrx::bgworkers::{
 use pgrx::prelude::*;
 use serde_json::{Value, json};
 
+use super::process;
 use crate::catalog;
 use crate::error::Result;
 
@@ -18,18 +21,18 @@ pub fn record(attempt: &Value) {
     start(attempt);
 }
 
-/// Has an attempt recorded before it is made.
-pub fn record_first(attempt: &Value) -> Result<()> {
-    if catalog::keeps_one_snapshot() {
-        // Its snapshot would not show the row, and its own record of success could not be serialized after that.
-        return Ok(());
-    }
-    let Some(worker) = start(attempt) else { return Ok(()) };
+/// Has an attempt recorded before it is made; whether somebody could be found for that.
+pub fn record_first(attempt: &Value) -> bool {
+    let Some(worker) = start(attempt) else { return false };
     // Whether or not it could: the attempt itself does not depend on the record.
     let _ = worker.wait_for_shutdown();
     pgrx::check_for_interrupts!();
-    Ok(())
+    true
 }
+
+/// How long a lock is waited for. Whoever waits for the record may hold that lock, which no deadlock detector sees: after
+/// DDL on our tables in the same transaction, say.
+const PATIENCE: &CStr = c"1s";
 
 fn start(attempt: &Value) -> Option<DynamicBackgroundWorker> {
     // SAFETY: plain reads of process-local variables on the main thread.
@@ -61,6 +64,7 @@ pub extern "C-unwind" fn pg_storage_attempt_main(handle: pg_sys::Datum) {
     // SAFETY: on the main thread of a background worker that has not unblocked signals yet.
     unsafe { pg_sys::BackgroundWorkerUnblockSignals() };
     BackgroundWorker::connect_worker_to_spi_by_oid(Some(database.into()), None);
+    process::set(c"lock_timeout", PATIENCE);
     let attempt = attempt.clone();
     let recorded: Result<()> = BackgroundWorker::transaction(move || {
         catalog::run_as_owner("SELECT storage_private.record_attempt($1)", &[JsonB(attempt).into()])

@@ -156,19 +156,12 @@ fn connect(database: pg_sys::Oid) {
         (c"default_transaction_read_only", c"off"),
         (c"default_transaction_deferrable", c"off"),
         (c"statement_timeout", c"0"),
-        (c"lock_timeout", c"0"),
+        // Whoever forgets an open transaction holds up one task, and not all.
+        (c"lock_timeout", c"5s"),
         (c"idle_in_transaction_session_timeout", c"0"),
         (c"row_security", c"on"),
     ] {
-        // SAFETY: settings of PostgreSQL with values that are valid; outside a transaction.
-        unsafe {
-            pg_sys::SetConfigOption(
-                name.as_ptr(),
-                value.as_ptr(),
-                pg_sys::GucContext::PGC_SUSET,
-                pg_sys::GucSource::PGC_S_OVERRIDE,
-            );
-        }
+        process::set(name, value);
     }
 }
 

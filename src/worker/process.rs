@@ -97,6 +97,19 @@ pub fn begin(farewell: Farewell) {
     }
 }
 
+/// Sets one of PostgreSQL's own settings for this process, whatever the server, the database or the role say.
+pub fn set(name: &CStr, value: &CStr) {
+    // SAFETY: settings of PostgreSQL with values that are valid; outside a transaction.
+    unsafe {
+        pg_sys::SetConfigOption(
+            name.as_ptr(),
+            value.as_ptr(),
+            pg_sys::GucContext::PGC_SUSET,
+            pg_sys::GucSource::PGC_S_OVERRIDE,
+        );
+    }
+}
+
 /// Sleeps until the latch is set or the time is over; ends the process when it was told to, and reads the configuration
 /// again when it was told to. Whether it did the latter.
 pub fn sleep(time: Duration) -> bool {

@@ -1,12 +1,13 @@
 //! Waking the worker of this database at commit. Preloaded only: without shared memory nobody knows where it is.
 //!
-//! A wake carries no fact, so one too many is harmless: that of a savepoint that was rolled back, say. One that is
-//! missing costs a wait until the next look: that of a prepared transaction, which ends in another session.
+//! A wake carries no fact, so one too many is harmless: that of a savepoint that was rolled back, say. What a prepared
+//! transaction wanted is not known to the session that commits it, so every COMMIT PREPARED wakes.
 
 #![allow(unsafe_code)]
 
 use std::cell::Cell;
-use std::ffi::c_void;
+use std::ffi::{c_char, c_void};
+use std::sync::OnceLock;
 
 use pgrx::lwlock::PgLwLock;
 use pgrx::prelude::*;
@@ -45,6 +46,58 @@ pub fn install() {
     pg_shmem_init!(
         WORKERS = unsafe { AssertPGRXSharedMemory::new([Slot { database: 0, process: 0, wakes: 0 }; SLOTS]) }
     );
+    hook_utility();
+}
+
+/// The hook that was there before ours.
+static NEXT_UTILITY: OnceLock<pg_sys::ProcessUtility_hook_type> = OnceLock::new();
+
+/// Has COMMIT PREPARED wake the worker, while preloading.
+fn hook_utility() {
+    // SAFETY: before the first fork, when nothing else runs.
+    unsafe {
+        NEXT_UTILITY.get_or_init(|| pg_sys::ProcessUtility_hook);
+        pg_sys::ProcessUtility_hook = Some(utility);
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn utility(
+    statement: *mut pg_sys::PlannedStmt,
+    query: *const c_char,
+    read_only: bool,
+    context: pg_sys::ProcessUtilityContext::Type,
+    parameters: pg_sys::ParamListInfo,
+    environment: *mut pg_sys::QueryEnvironment,
+    destination: *mut pg_sys::DestReceiver,
+    completion: *mut pg_sys::QueryCompletion,
+) {
+    // SAFETY: what PostgreSQL hands over, passed on as it is; a node of this tag is a TransactionStmt. Looked at first:
+    // the statement need not outlive its execution.
+    unsafe {
+        let node = (*statement).utilityStmt;
+        let commits = (*node).type_ == pg_sys::NodeTag::T_TransactionStmt
+            && (*node.cast::<pg_sys::TransactionStmt>()).kind
+                == pg_sys::TransactionStmtKind::TRANS_STMT_COMMIT_PREPARED;
+        match NEXT_UTILITY.get().copied().flatten() {
+            Some(next) => pg_sys::ffi::pg_guard_ffi_boundary(|| {
+                next(statement, query, read_only, context, parameters, environment, destination, completion);
+            }),
+            None => pg_sys::standard_ProcessUtility(
+                statement,
+                query,
+                read_only,
+                context,
+                parameters,
+                environment,
+                destination,
+                completion,
+            ),
+        }
+        if commits {
+            wake();
+        }
+    }
 }
 
 /// This process is the worker of its database from now on, until it ends.

@@ -40,9 +40,9 @@ pub fn scan(scene: &Scene, physical: &str, repair: bool) -> Vec<Orphan> {
 }
 
 /// Requests an upload, puts `bytes`, and rolls the request back. Gives the ticket, and bucket and key of the bytes.
-pub fn rolled_back(scene: &Scene, user: &str, bytes: &[u8]) -> (Ticket, (String, String)) {
+pub fn rolled_back(scene: &Scene, user: &str, begin: &str, bytes: &[u8]) -> (Ticket, (String, String)) {
     let mut session = scene.user(user);
-    session.batch_execute("BEGIN").expect("BEGIN");
+    session.batch_execute(begin).expect("BEGIN");
     let ticket = Upload::declared(bytes).request(&mut session);
     let answer = ticket.put(bytes);
     assert!(answer.is_success(), "PUT: {} {}", answer.status, answer.text());

@@ -23,7 +23,8 @@ pub struct Scene {
     pub direct: bool,
     /// What the names of its physical buckets begin with.
     pub prefix: String,
-    writer: String,
+    /// Role that may upload.
+    pub writer: String,
     manager: String,
 }
 

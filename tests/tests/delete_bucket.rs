@@ -3,7 +3,7 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use pg_storage_tests::flow::{self, Upload, assert_downloads, some_bytes};
-use pg_storage_tests::worker::{at_work, await_successor, keep_worker};
+use pg_storage_tests::worker::{at_work, await_idle, await_successor, keep_worker, last_pass, nudge};
 use pg_storage_tests::{Cluster, Options, Scene, each_store, eventually, process, refused, scene};
 use postgres::Client;
 use std::time::Duration;
@@ -444,4 +444,40 @@ fn the_worker_goes_on_until_the_bucket_is_gone_also_after_it_was_killed() {
     eventually("the end of the bucket", LIMIT, || left(&scene).is_none().then_some(()));
     let told = "SELECT count(*) || ' ' || count(DISTINCT file_id) FROM storage.events WHERE kind = 'deleted'";
     assert_eq!(scene.value::<String>(told), "25000 25000");
+}
+
+/// What is left of them is held by transactions that nobody ends.
+#[test]
+fn buckets_that_have_to_wait_hold_up_no_other_and_make_nobody_run_in_circles() {
+    let scene = at_work();
+    let _ada = scene.user("ada");
+    let mut holder = scene.superuser();
+    let mut manager = scene.manager("ada");
+    let mut ids = Vec::new();
+    for number in 0..12 {
+        let id: String = manager
+            .query_one("SELECT (storage.create_bucket($1)).id::text", &[&format!("waiting-{number}")])
+            .unwrap()
+            .get(0);
+        ids.push(id);
+    }
+    for id in &ids {
+        Upload::of(b"x").to(id).request(&mut scene.user("ada"));
+    }
+    holder.batch_execute("BEGIN; SELECT FROM storage.upload_requests FOR UPDATE").unwrap();
+    let last = full_bucket(&scene, 5);
+    for id in ids.iter().chain([&last]) {
+        force(&mut manager, id);
+    }
+    keep_worker(&scene);
+    let found = format!("SELECT count(*) FROM storage.buckets WHERE id = '{last}'");
+    eventually("the bucket that need not wait", LIMIT, || (scene.value::<i64>(&found) == 0).then_some(()));
+    await_idle(&scene);
+    let before = last_pass(&scene);
+    std::thread::sleep(std::time::Duration::from_millis(700));
+    assert_eq!(last_pass(&scene), before, "nothing can be done");
+    holder.batch_execute("ROLLBACK").unwrap();
+    nudge(&scene);
+    let marked = "SELECT count(*) FROM storage.bucket_deletions";
+    eventually("the end of all", LIMIT, || (scene.value::<i64>(marked) == 0).then_some(()));
 }

@@ -37,7 +37,7 @@ fn make_due(scene: &Scene) {
 fn bytes_of_a_request_that_was_rolled_back_are_removed() {
     each_store(|scene| {
         let kept = Upload::declared(b"kept").complete(&mut scene.user("ada"), b"kept");
-        let (ticket, place) = rolled_back(scene, "ada", b"rolled back");
+        let (ticket, place) = rolled_back(scene, "ada", "BEGIN", b"rolled back");
         grow_old();
         scene.maintain();
         assert!(scene.exists(&place), "bytes that young are left alone");
@@ -61,7 +61,7 @@ fn bytes_of_a_request_that_was_rolled_back_are_removed() {
 fn bytes_of_a_first_use_that_was_rolled_back_are_removed() {
     each_store(|scene| {
         reconcile(scene);
-        let (_, place) = rolled_back(scene, "ada", b"rolled back");
+        let (_, place) = rolled_back(scene, "ada", "BEGIN", b"rolled back");
         assert!(scene.exists(&place));
         let state = "SELECT state::text FROM storage.physical_buckets";
         assert_eq!(scene.value::<String>(state), "pending");
@@ -73,6 +73,35 @@ fn bytes_of_a_first_use_that_was_rolled_back_are_removed() {
         until_gone(scene, &place);
         assert_eq!(scene.value::<String>(state), "ready");
         assert_eq!(scene.value::<i64>("SELECT count(*) FROM storage.upload_requests"), 0);
+    });
+}
+
+/// A transaction with one snapshot cannot see what is recorded beside it, and is undone like any other.
+#[test]
+fn bytes_of_a_first_use_in_a_serializable_transaction_are_removed_too() {
+    each_store(|scene| {
+        reconcile(scene);
+        let begin = "BEGIN ISOLATION LEVEL SERIALIZABLE";
+        let (_, place) = rolled_back(scene, "ada", begin, b"rolled back");
+        assert!(scene.exists(&place));
+        scene
+            .superuser()
+            .batch_execute("UPDATE storage.physical_buckets SET next_attempt_at = clock_timestamp()")
+            .unwrap();
+        grow_old();
+        until_gone(scene, &place);
+        // One that commits is recorded by whoever comes next.
+        let mut ada = scene.user("ada");
+        ada.batch_execute(begin).unwrap();
+        let ticket = Upload::declared(b"committed").to("public").request(&mut ada);
+        ada.batch_execute("COMMIT").unwrap();
+        assert!(ticket.put(b"committed").is_success());
+        assert_eq!(flow::confirm(&mut ada, &ticket.upload_id).outcome(), ("uploaded", None));
+        Upload::declared(b"next").to("public").complete(&mut ada, b"next");
+        assert_eq!(
+            scene.value::<i64>("SELECT count(*) FROM storage.physical_buckets WHERE state = 'ready' AND provisioned_at IS NOT NULL"),
+            2
+        );
     });
 }
 
@@ -181,7 +210,7 @@ fn multipart_uploads_that_nobody_names_are_aborted() {
         reconcile(scene);
         let mut ada = scene.user("ada");
         let pending = Upload::of(b"pending").request(&mut ada);
-        let (_, nobodys) = rolled_back(scene, "ada", b"rolled back");
+        let (_, nobodys) = rolled_back(scene, "ada", "BEGIN", b"rolled back");
         let named = scene.place_of_upload(&pending.upload_id);
         // Some stores end uploads to a key with the object that has it.
         let (bucket, key) = (nobodys.0.as_str(), nobodys.1.as_str());
@@ -215,7 +244,8 @@ fn a_comparison_goes_on_where_it_stopped_and_a_failing_bucket_holds_up_no_other(
     let access = StoreAccess { endpoint: proxy.endpoint(), ..store.access().clone() };
     let cluster = Box::leak(Box::new(Cluster::start(remote(&access))));
     let scene = Scene::on(cluster, &access);
-    let mut places = [rolled_back(&scene, "ada", b"one").1, rolled_back(&scene, "ada", b"two").1];
+    let mut places =
+        [rolled_back(&scene, "ada", "BEGIN", b"one").1, rolled_back(&scene, "ada", "BEGIN", b"two").1];
     places.sort();
     let [first, second] = places;
     let public = Upload::declared(b"public").to("public").complete(&mut scene.user("ada"), b"public");
@@ -260,7 +290,7 @@ fn a_comparison_goes_on_where_it_stopped_and_a_failing_bucket_holds_up_no_other(
     scene.maintain();
     assert!(!scene.exists(&first));
     // Never.
-    rolled_back(&scene, "ada", b"three");
+    rolled_back(&scene, "ada", "BEGIN", b"three");
     grow_old();
     scene.set("pg_storage.reconcile_interval", "0");
     scene.superuser().batch_execute("DELETE FROM storage_private.reconciliations").unwrap();
@@ -277,7 +307,7 @@ fn the_worker_compares_with_no_transaction_open() {
     let options = remote(&access).setting("pg_storage.worker_interval", "1s");
     let scene = Scene::on(Box::leak(Box::new(Cluster::start(options))), &access);
     let kept = Upload::declared(b"kept").complete(&mut scene.user("ada"), b"kept");
-    let (_, place) = rolled_back(&scene, "ada", b"rolled back");
+    let (_, place) = rolled_back(&scene, "ada", "BEGIN", b"rolled back");
     reconcile(&scene);
     proxy.set("list-type=2", Fault::Silent);
     let pid: i32 = scene.value("SELECT storage.start_worker()");

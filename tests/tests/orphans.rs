@@ -43,7 +43,7 @@ fn what_does_not_match_is_found_both_ways_and_only_our_own_bytes_are_removed() {
         pending.iter().for_each(|ticket| assert!(ticket.put(b"pending").is_success()));
         let deleted = Upload::declared(b"deleted").complete(&mut ada, b"deleted");
         ada.execute("SELECT storage.delete_file($1::text::uuid)", &[&deleted.file_id]).unwrap();
-        let (_, nobodys) = rolled_back(scene, "ada", b"rolled back");
+        let (_, nobodys) = rolled_back(scene, "ada", "BEGIN", b"rolled back");
         let (bucket, lost_key) = scene.place_of_file(&lost.file_id);
         FOREIGN
             .iter()
@@ -149,7 +149,7 @@ fn bytes_of_an_open_transaction_are_nobodys_only_once_it_has_ended() {
         assert_eq!(jobs(&scene), 0, "a file has the bytes, so the job is dropped");
         assert_downloads(&mut open, &ticket.file_id, &bytes);
     }
-    let (_, place) = rolled_back(&scene, "ada", b"rolled back");
+    let (_, place) = rolled_back(&scene, "ada", "BEGIN", b"rolled back");
     grow_old();
     assert_eq!(scan(&scene, &bucket, true), [orphan("object_without_row", &place.1, true)]);
 }
@@ -290,7 +290,7 @@ fn a_scan_obeys_cancel_and_leaves_no_half_of_a_repair() {
     let scene = Scene::on(cluster, &access);
     let warm = Upload::declared(b"warm").complete(&mut scene.user("ada"), b"warm");
     let (bucket, _) = scene.place_of_file(&warm.file_id);
-    rolled_back(&scene, "ada", b"rolled back");
+    rolled_back(&scene, "ada", "BEGIN", b"rolled back");
     grow_old();
     let mut session = scene.superuser();
     session.batch_execute("SET statement_timeout = '500ms'").unwrap();
@@ -313,7 +313,7 @@ fn two_scans_at_once_queue_once() {
     let warm = Upload::declared(b"warm").complete(&mut scene.user("ada"), b"warm");
     let (bucket, _) = scene.place_of_file(&warm.file_id);
     for n in 0..3 {
-        rolled_back(&scene, "ada", format!("rolled back {n}").as_bytes());
+        rolled_back(&scene, "ada", "BEGIN", format!("rolled back {n}").as_bytes());
     }
     grow_old();
     let mut first = scene.superuser();
@@ -471,7 +471,7 @@ fn databases_that_share_a_bucket_leave_each_other_alone() {
             expected.push(orphan(kind, &place.1, false));
         }
         bucket = place.0;
-        let (_, nobodys) = rolled_back(scene, "ada", b"rolled back");
+        let (_, nobodys) = rolled_back(scene, "ada", "BEGIN", b"rolled back");
         expected.push(orphan(kind, &nobodys.1, kind != "foreign_object"));
     }
     expected.sort_by(|one, other| one.key.cmp(&other.key));
@@ -484,7 +484,7 @@ fn what_the_original_left_behind_is_the_copys_once_it_is_declared_the_owner() {
     let scene = Scene::local();
     let kept = Upload::declared(b"kept").complete(&mut scene.user("ada"), b"kept");
     let (bucket, kept_key) = scene.place_of_file(&kept.file_id);
-    let (_, nobodys) = rolled_back(&scene, "ada", b"rolled back");
+    let (_, nobodys) = rolled_back(&scene, "ada", "BEGIN", b"rolled back");
     let mut copy = copy_of(&scene);
     grow_old();
     let foreign = [orphan("foreign_object", &nobodys.1, false)];

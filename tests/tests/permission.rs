@@ -100,3 +100,24 @@ fn the_first_use_places_the_request_and_starts_its_time_then() {
     assert!(ticket.put(b"first").is_success());
     assert_eq!(flow::confirm(&mut ada, &ticket.upload_id).outcome(), ("uploaded", None));
 }
+
+/// A path, a quota or a rate is not told to somebody who may not upload in any case.
+#[test]
+fn limits_are_told_only_to_those_who_may_upload() {
+    let (scene, _store) = Scene::counting();
+    let (mut ada, mut bob) = (scene.user("ada"), scene.user("bob"));
+    Upload::of(b"taken").to("public").at("taken.txt").complete(&mut ada, b"taken");
+    scene
+        .superuser()
+        .batch_execute("UPDATE storage.buckets SET max_file_count = 1 WHERE key = 'public'")
+        .unwrap();
+    let public = bucket(&scene, "ada", "public");
+    for upload in [Upload::of(b"x"), Upload::of(b"x").at("taken.txt"), Upload::of(b"x").at("free.txt")] {
+        let refusal = refused(upload.to(&public).try_request(&mut bob));
+        assert_eq!(refusal.code(), ("42501", "RBAC_FORBIDDEN"), "{refusal:?}");
+    }
+    assert_eq!(refused(insert(&mut bob, &public)).sqlstate, "42501");
+    let full = refused(Upload::of(b"x").to("public").try_request(&mut ada));
+    assert_eq!(full.code(), ("53400", "QUOTA_EXCEEDED"));
+    assert_eq!(refused(insert(&mut ada, &public)).code(), ("53400", "QUOTA_EXCEEDED"));
+}

@@ -225,6 +225,26 @@ fn rolling_the_first_use_back_leaves_the_same_name_and_a_full_record() {
     }
 }
 
+/// As a script that sets up everything in one transaction does: DDL on the table of records, then a first use.
+#[test]
+fn a_first_use_after_ddl_in_the_same_transaction_does_not_wait_for_itself() {
+    let (scene, _store) = Scene::counting();
+    drop(scene.user("ada"));
+    let mut script = scene.superuser();
+    script
+        .batch_execute(&format!(
+            "SET statement_timeout = '20s'; BEGIN;
+             SELECT storage.enable_default_policies(false), storage.enable_default_policies();
+             SET LOCAL ROLE {}; SET LOCAL jwt.claims.user_id = 'ada'",
+            scene.writer
+        ))
+        .unwrap();
+    let ticket = Upload::declared(b"seeded").request(&mut script);
+    assert!(ticket.put(b"seeded").is_success());
+    script.batch_execute("COMMIT").unwrap();
+    assert_eq!(flow::confirm(&mut scene.user("ada"), &ticket.upload_id).outcome(), ("uploaded", None));
+}
+
 /// A prepared transaction ends in another session, which knows nothing of the cache.
 #[test]
 fn a_prepared_first_use_delays_nobody_and_may_be_rolled_back() {

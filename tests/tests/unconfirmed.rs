@@ -2,7 +2,7 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use pg_storage_tests::flow::{self, Ticket, Upload, assert_downloads, confirm, some_bytes};
-use pg_storage_tests::worker::{LIMIT, await_idle, behind_proxy, delete, keep_worker, nudge};
+use pg_storage_tests::worker::{LIMIT, at_work, await_idle, behind_proxy, delete, keep_worker, nudge};
 use pg_storage_tests::{Fault, Scene, each_store, eventually};
 
 /// Expired and confirmed in one pass.
@@ -118,4 +118,44 @@ fn no_lock_is_held_while_the_store_is_asked_and_a_late_answer_settles_nothing() 
         (flow::recorded(&mut ada, &tickets[1].upload_id).status == "uploaded").then_some(())
     });
     delete(&mut ada, &tickets[1]);
+}
+
+#[test]
+fn an_open_transaction_that_holds_a_lock_stops_neither_the_others_nor_the_other_tasks() {
+    let scene = at_work();
+    scene.set("pg_storage.unconfirmed_uploads", "confirm");
+    scene.database.cluster().reload();
+    scene.shared_bucket();
+    keep_worker(&scene);
+    let mut ada = scene.user("ada");
+    let held = Upload::of(b"held").to("shared").at("held.txt").request(&mut ada);
+    let free = Upload::of(b"free").request(&mut ada);
+    let deleted = Upload::declared(b"deleted").complete(&mut ada, b"deleted");
+    let place = scene.place_of_file(&deleted.file_id);
+    assert!(held.put(b"held").is_success() && free.put(b"free").is_success());
+    // An upload to the same path, confirmed in a transaction that its client forgets.
+    let mut holder = scene.user("ada");
+    holder.batch_execute("BEGIN").unwrap();
+    Upload::of(b"first").to("shared").at("held.txt").complete(&mut holder, b"first");
+    end(&scene, &[&held]);
+    eventually("the worker to give up waiting", LIMIT, || {
+        nudge(&scene);
+        let told = "SELECT coalesce(last_error, '') LIKE '%lock timeout%' FROM storage.worker_state WHERE kind = 'worker'";
+        scene.value::<bool>(told).then_some(())
+    });
+    end(&scene, &[&free]);
+    delete(&mut ada, &deleted);
+    nudge(&scene);
+    eventually("the other task", LIMIT, || (!scene.exists(&place)).then_some(()));
+    eventually("the other upload", LIMIT, || {
+        nudge(&scene);
+        (flow::recorded(&mut ada, &free.upload_id).status == "uploaded").then_some(())
+    });
+    assert_eq!(flow::recorded(&mut ada, &held.upload_id).status, "requested");
+    holder.batch_execute("ROLLBACK").unwrap();
+    scene.superuser().batch_execute("UPDATE storage.upload_requests SET claimed_until = now()").unwrap();
+    nudge(&scene);
+    eventually("what was held", LIMIT, || {
+        (flow::recorded(&mut ada, &held.upload_id).status == "uploaded").then_some(())
+    });
 }

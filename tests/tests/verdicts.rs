@@ -1,7 +1,9 @@
 //! What confirming finds when the store holds something else than was declared: a verdict in the row, durable.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use pg_storage_core::presign::Method;
 use pg_storage_tests::flow::{self, Ticket, Upload, confirm, recorded, some_bytes};
+use pg_storage_tests::http::Headers;
 use pg_storage_tests::{Scene, each_store, refused};
 use postgres::Client;
 
@@ -284,4 +286,35 @@ fn an_error_in_the_servers_own_work_gives_its_rights_back() {
         .collect();
     assert!(noted.iter().all(|(_, own)| *own), "{noted:?}");
     assert!(noted[0].0.starts_with("PATH_TAKEN: ") && noted[1].0 == "forbidden", "{noted:?}");
+}
+
+/// The settings point to a store that knows nothing of what was uploaded to the one before.
+#[test]
+fn a_store_that_does_not_keep_the_bucket_is_not_asked() {
+    let scene = Scene::local();
+    let mut ada = scene.user("ada");
+    let bytes = some_bytes("kept elsewhere", 60);
+    let tickets = [Upload::declared(&bytes), Upload::of(&bytes)].map(|upload| upload.request(&mut ada));
+    let (bucket, _) = scene.place_of_upload(&tickets[0].upload_id);
+    assert_eq!(scene.at_store(Method::Delete, (&bucket, ""), &Headers::new(), &[]).status, 204);
+    let endpoint: String = scene.value("SELECT endpoint FROM storage.physical_buckets");
+    let keep = |endpoint: &str| {
+        scene.superuser().execute("UPDATE storage.physical_buckets SET endpoint = $1", &[&endpoint]).unwrap();
+    };
+    keep("https://elsewhere.example");
+    let record = "SELECT string_agg(p::text, ' ') FROM storage.physical_buckets p";
+    let before: String = scene.value(record);
+    for ticket in &tickets {
+        let refusal = refused(flow::try_confirm(&mut ada, &ticket.upload_id));
+        assert_eq!(refusal.code(), ("55000", "NOT_CONFIGURED"), "{refusal:?}");
+        assert!(refusal.detail.unwrap().contains("https://elsewhere.example"));
+        assert!(refusal.hint.unwrap().contains("provision_bucket"));
+    }
+    assert_eq!(scene.value::<String>(record), before);
+    keep(&endpoint);
+    assert_eq!(scene.at_store(Method::Put, (&bucket, ""), &Headers::new(), &[]).status, 200);
+    for ticket in &tickets {
+        assert!(ticket.put(&bytes).is_success());
+        assert_eq!(confirm(&mut ada, &ticket.upload_id).outcome(), ("uploaded", None));
+    }
 }

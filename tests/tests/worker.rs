@@ -88,7 +88,7 @@ fn it_wakes_when_a_job_or_an_expiry_becomes_due() {
 }
 
 #[test]
-fn what_a_prepared_transaction_queued_is_found_by_looking() {
+fn what_a_prepared_transaction_queued_is_found_at_its_commit() {
     let scene = at_work();
     keep_worker(&scene);
     let mut ada = scene.user("ada");
@@ -105,11 +105,17 @@ fn what_a_prepared_transaction_queued_is_found_by_looking() {
     assert_eq!(last_pass(&scene), before, "the next commit of that session is another one");
     nudge(&scene);
     assert!(scene.exists(&place));
-    scene.superuser().batch_execute("COMMIT PREPARED 'deletion'").unwrap();
-    let cluster = scene.database.cluster();
-    cluster.set("pg_storage.worker_interval", "1s");
-    cluster.reload();
+    await_idle(&scene);
+    let mut superuser = scene.superuser();
+    superuser.batch_execute("COMMIT PREPARED 'deletion'").unwrap();
     eventually("the worker to delete", LIMIT, || (!scene.exists(&place)).then_some(()));
+    await_idle(&scene);
+    let before = last_pass(&scene);
+    superuser.batch_execute("BEGIN; SELECT FROM storage.files; PREPARE TRANSACTION 'nothing'").unwrap();
+    superuser.batch_execute("ROLLBACK PREPARED 'nothing'").unwrap();
+    superuser.batch_execute("COMMIT PREPARED 'no such'").unwrap_err();
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(last_pass(&scene), before, "nothing was committed");
 }
 
 #[test]

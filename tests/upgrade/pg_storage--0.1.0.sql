@@ -237,6 +237,21 @@ LANGUAGE c /* Rust */
 AS 'MODULE_PATHNAME', 'admit_wrapper';
 /* </end connected objects> */
 
+-- src/api.rs:169
+-- pg_storage::api::storage_private::keep_limits
+CREATE  FUNCTION storage_private."keep_limits"(
+	"upload_id" uuid, /* Uuid */
+	"bucket_id" uuid, /* Uuid */
+	"tenant_id" TEXT, /* & str */
+	"owner_id" TEXT, /* & str */
+	"size" bigint, /* i64 */
+	"path" TEXT /* Option < & str > */
+) RETURNS void
+VOLATILE
+LANGUAGE c /* Rust */
+AS 'MODULE_PATHNAME', 'keep_limits_wrapper';
+/* </end connected objects> */
+
 /* <begin connected objects> */
 -- src/api.rs:36
 -- pg_storage::api::storage_private::claimed_tenant
@@ -1256,9 +1271,10 @@ BEGIN
     END IF;
     -- Who is still under way is asked first: whoever ended before the count is in it.
     IF taken.uncounted IS DISTINCT FROM '{}' THEN
-        PERFORM storage_private.count_room(b.id, storage_private.uploads_under_way(taken.uncounted));
+        taken := storage_private.count_room(b.id, storage_private.uploads_under_way(taken.uncounted));
+    ELSE
+        taken := storage_private.take_room(b.id, 1, new_size);
     END IF;
-    taken := storage_private.take_room(b.id, 1, new_size);
     IF (taken.bytes > b.max_total_size OR taken.files > b.max_file_count) IS NOT TRUE THEN
         RETURN;
     END IF;
@@ -1273,8 +1289,7 @@ BEGIN
         RETURN;
     END IF;
 
-    PERFORM storage_private.count_room(b.id, taken.uncounted);
-    taken := storage_private.take_room(b.id, 1, new_size);
+    taken := storage_private.count_room(b.id, taken.uncounted);
     IF taken.bytes - over.bytes > b.max_total_size OR taken.files - over.files > b.max_file_count THEN
         PERFORM storage_private.refuse('QUOTA_EXCEEDED', 'the bucket has no room for this file',
             format('%s bytes in %s files and pending uploads; limits: %s bytes, %s files.',
@@ -1284,7 +1299,7 @@ BEGIN
     END IF;
 END $$;
 COMMENT ON FUNCTION storage_private.check_room(uuid, bigint) IS
-'Reserves the room of one more file in a bucket, or refuses; nothing to do where there is no quota. Errors: QUOTA_EXCEEDED.';
+'Reserves the room of an upload request that was just inserted, or refuses; nothing to do where there is no quota. Errors: QUOTA_EXCEEDED.';
 
 CREATE FUNCTION storage_private.take_room(bucket uuid, more_files bigint, more_bytes bigint) RETURNS storage_private.room
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
@@ -1302,7 +1317,7 @@ COMMENT ON FUNCTION storage_private.take_room(uuid, bigint, bigint) IS
 'Adds to the room taken in a bucket and subtracts what was released. For those who hold the row''s lock.';
 
 -- One statement, for it must be one snapshot: a file is counted as long as its release cannot be seen.
-CREATE FUNCTION storage_private.count_room(bucket uuid, still_uncounted text[]) RETURNS void
+CREATE FUNCTION storage_private.count_room(bucket uuid, still_uncounted text[]) RETURNS storage_private.room
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
     WITH folded AS (
@@ -1314,9 +1329,10 @@ AS $$
                 UNION ALL
                 SELECT q.size FROM storage.upload_requests q WHERE q.bucket_id = $1 AND q.status = 'requested') u) c
     WHERE r.bucket_id = $1
+    RETURNING r.*
 $$;
 COMMENT ON FUNCTION storage_private.count_room(uuid, text[]) IS
-'Counts the room taken in a bucket, file by file. For those who hold the row''s lock.';
+'Counts the room taken in a bucket, file by file, that of the request which is just being inserted included. For those who hold the row''s lock.';
 
 -- Every upload locks the table before it looks at the bucket, and to the end of its transaction; a prepared
 -- transaction holds its locks under another name than before.
@@ -2046,6 +2062,20 @@ COMMENT ON FUNCTION storage_private.admit_upload() IS 'Trigger: validates an upl
 
 CREATE TRIGGER admit_upload BEFORE INSERT ON storage.upload_requests
 FOR EACH ROW WHEN (NEW.expires_at IS NULL) EXECUTE FUNCTION storage_private.admit_upload();
+
+-- Definer: those who upload have no business in the ledgers. After the insert and so after the policies: whoever may not
+-- upload is told that, and nothing of what others have.
+CREATE FUNCTION storage_private.limit_upload() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM storage_private.keep_limits(NEW.id, NEW.bucket_id, NEW.tenant_id, NEW.owner_id, NEW.size, NEW.path);
+    RETURN NULL;
+END $$;
+COMMENT ON FUNCTION storage_private.limit_upload() IS 'Trigger: refuses an upload request that goes beyond a limit, else reserves its room and spends its turn. Errors: PATH_TAKEN, TOO_MANY_PENDING_UPLOADS, QUOTA_EXCEEDED, RATE_LIMIT.';
+
+CREATE TRIGGER limit_upload AFTER INSERT ON storage.upload_requests
+FOR EACH ROW EXECUTE FUNCTION storage_private.limit_upload();
 
 -- Definer: a path may be taken by a file that the caller cannot see.
 CREATE FUNCTION storage_private.check_file() RETURNS trigger
@@ -3547,6 +3577,8 @@ COMMENT ON FUNCTION storage_private.validate_file(text, text) IS
 'Refuses a file name or path that breaks the rules. Errors: INVALID_FILENAME, INVALID_PATH.';
 COMMENT ON FUNCTION storage_private.admit(uuid, text, text, bigint, text, text, interval) IS
 'Validates what is declared of a file to come, in a bucket that the caller can see, and chooses the trusted columns of its upload request. Asks no store and makes nothing ready: without a place before the first use.';
+COMMENT ON FUNCTION storage_private.keep_limits(uuid, uuid, text, text, bigint, text) IS
+'Refuses an upload request that goes beyond a limit, else reserves its room and spends its turn; nothing to do for one that was not admitted in this transaction. Errors: PATH_TAKEN, TOO_MANY_PENDING_UPLOADS, QUOTA_EXCEEDED, RATE_LIMIT.';
 COMMENT ON FUNCTION storage_private.open_upload(uuid, text, text, bigint, text, text, jsonb, interval) IS
 'Inserts an upload request as the caller and gives the ticket for it.';
 COMMENT ON FUNCTION storage_private.confirm(uuid) IS

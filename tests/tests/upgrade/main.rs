@@ -69,7 +69,7 @@ fn the_script_of_the_version_before_is_as_released() {
     let frozen = Path::new(env!("CARGO_MANIFEST_DIR")).join("upgrade").join(FROZEN);
     assert_eq!(
         flow::sha256(&fs::read(frozen).unwrap()),
-        "78a7345c97698964d8f097cfb62158280b2050a30973e6989d7479f935ac7c92"
+        "526f63d82da533bcaf0913f6ec1e079206db6c264bddd61f772e7f399a5c5f18"
     );
 }
 
