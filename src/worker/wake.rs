@@ -62,6 +62,7 @@ fn hook_utility() {
 }
 
 #[pg_guard]
+#[allow(clippy::too_many_arguments)]
 unsafe extern "C-unwind" fn utility(
     statement: *mut pg_sys::PlannedStmt,
     query: *const c_char,
