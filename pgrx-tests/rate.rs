@@ -35,12 +35,13 @@ mod tests {
              SET LOCAL jwt.claims.user_id = 'rate-savepoint'",
         )
         .unwrap();
-        // The first one is admitted and rolled back with the error that follows it.
-        let admit = "PERFORM storage_private.admit(id, 'a.txt', 'text/plain', 5, NULL, NULL, NULL) FROM storage.buckets
-                     WHERE owner_id = 'rate-savepoint' AND key = 'private';";
-        let rolled_back = super::super::raised(&format!("DO $do$ BEGIN {admit} RAISE 'undone'; END $do$"));
+        // The first one is inserted and rolled back with the error that follows it.
+        let insert = "INSERT INTO storage.upload_requests (bucket_id, filename, content_type, size)
+                      SELECT id, 'a.txt', 'text/plain', 5 FROM storage.buckets
+                      WHERE owner_id = 'rate-savepoint' AND key = 'private';";
+        let rolled_back = super::super::raised(&format!("DO $do$ BEGIN {insert} RAISE 'undone'; END $do$"));
         assert_eq!(rolled_back.message, "undone");
-        let refused = super::super::raised(&format!("DO $do$ BEGIN {admit} END $do$"));
+        let refused = super::super::raised(&format!("DO $do$ BEGIN {insert} END $do$"));
         assert_eq!(refused.sqlstate, "53400", "{refused:?}");
         assert!(refused.message.starts_with("RATE_LIMIT: "), "{refused:?}");
     }
