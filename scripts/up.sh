@@ -81,6 +81,10 @@ fi
 if [[ -z $(query -d "$DEV_DATABASE" -c "SELECT 1 FROM pg_extension WHERE extname = 'pg_storage'") ]]; then
   query -d "$DEV_DATABASE" -c "CREATE EXTENSION pg_storage"
   as_server tee "$DEV_DIR/install-script" >/dev/null <<<"$script"
+elif [[ -n $(query -d "$DEV_DATABASE" -c "SELECT 1 FROM pg_available_extensions WHERE name = 'pg_storage' AND installed_version <> default_version") ]]; then
+  note "a newer version is installed: ALTER EXTENSION pg_storage UPDATE"
+  query -d "$DEV_DATABASE" -c "ALTER EXTENSION pg_storage UPDATE"
+  as_server tee "$DEV_DIR/install-script" >/dev/null <<<"$script"
 elif [[ $script != "$(cat "$DEV_DIR/install-script" 2>/dev/null)" ]]; then
   note "the install script changed since $DEV_DATABASE got the extension: to have the new objects, run"
   note "  make psql, then DROP EXTENSION pg_storage CASCADE; CREATE EXTENSION pg_storage;  (this drops its rows)"
