@@ -61,7 +61,22 @@ fn hook_utility() {
     }
 }
 
-#[pg_guard]
+unsafe extern "C-unwind" {
+    // PostgreSQL's own function. Not through pgrx's bindings: their guard would rebuild every error of every utility
+    // statement on its way, without its context and position.
+    #[link_name = "standard_ProcessUtility"]
+    fn postgres_utility(
+        statement: *mut pg_sys::PlannedStmt,
+        query: *const c_char,
+        read_only: bool,
+        context: pg_sys::ProcessUtilityContext::Type,
+        parameters: pg_sys::ParamListInfo,
+        environment: *mut pg_sys::QueryEnvironment,
+        destination: *mut pg_sys::DestReceiver,
+        completion: *mut pg_sys::QueryCompletion,
+    );
+}
+
 #[allow(clippy::too_many_arguments)]
 unsafe extern "C-unwind" fn utility(
     statement: *mut pg_sys::PlannedStmt,
@@ -74,31 +89,23 @@ unsafe extern "C-unwind" fn utility(
     completion: *mut pg_sys::QueryCompletion,
 ) {
     // SAFETY: what PostgreSQL hands over, passed on as it is; a node of this tag is a TransactionStmt. Looked at first:
-    // the statement need not outlive its execution.
+    // the statement need not outlive its execution. An ERROR jumps over this frame, which owns nothing.
     unsafe {
         let node = (*statement).utilityStmt;
         let commits = (*node).type_ == pg_sys::NodeTag::T_TransactionStmt
             && (*node.cast::<pg_sys::TransactionStmt>()).kind
                 == pg_sys::TransactionStmtKind::TRANS_STMT_COMMIT_PREPARED;
-        match NEXT_UTILITY.get().copied().flatten() {
-            Some(next) => pg_sys::ffi::pg_guard_ffi_boundary(|| {
-                next(statement, query, read_only, context, parameters, environment, destination, completion);
-            }),
-            None => pg_sys::standard_ProcessUtility(
-                statement,
-                query,
-                read_only,
-                context,
-                parameters,
-                environment,
-                destination,
-                completion,
-            ),
-        }
+        let next = NEXT_UTILITY.get().copied().flatten().unwrap_or(postgres_utility);
+        next(statement, query, read_only, context, parameters, environment, destination, completion);
         if commits {
-            wake();
+            after_commit_prepared();
         }
     }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn after_commit_prepared() {
+    wake();
 }
 
 /// This process is the worker of its database from now on, until it ends.
