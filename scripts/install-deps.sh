@@ -12,8 +12,10 @@ have_cargo_pgrx() { [[ $(pgrx --version 2>/dev/null) == "cargo-pgrx $PGRX_VERSIO
 missing_packages() {
   local pg_config
   if ! pg_config=$(system_pg_config); then
-    echo "postgresql-$PG_MAJOR postgresql-server-dev-$PG_MAJOR"
+    echo "postgresql-$PG_MAJOR postgresql-server-dev-$PG_MAJOR postgresql-$PG_MAJOR-plpgsql-check"
   else
+    # A test checks every function in SQL with it.
+    [[ -f $("$pg_config" --sharedir)/extension/plpgsql_check.control ]] || echo "postgresql-$PG_MAJOR-plpgsql-check"
     [[ -x $("$pg_config" --bindir)/initdb ]] || echo "postgresql-$PG_MAJOR"
     [[ -f $("$pg_config" --includedir-server)/postgres.h ]] || echo "postgresql-server-dev-$PG_MAJOR"
   fi

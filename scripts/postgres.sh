@@ -8,7 +8,8 @@ private_tree() {
   system=$(system_pg_config) || die "PostgreSQL $PG_MAJOR with its server headers is not installed: run 'make install-deps'"
   TREE_PG_CONFIG=$tree$("$system" --bindir)/pg_config
   TREE_BIN=$(dirname "$TREE_PG_CONFIG")
-  if [[ -x $TREE_PG_CONFIG && $("$TREE_PG_CONFIG" --version) == "$("$system" --version)" ]]; then
+  if [[ -x $TREE_PG_CONFIG && $("$TREE_PG_CONFIG" --version) == "$("$system" --version)" ]] &&
+    has_extensions_of "$system" "$tree"; then
     return
   fi
   note "copying $("$system" --version) to $tree"
@@ -22,6 +23,14 @@ private_tree() {
   mkdir -p "$tree.partial$(dirname "$include")"
   ln -sfn "$include" "$tree.partial$include"
   mv "$tree.partial" "$tree"
+}
+
+# Whether a tree has every extension of the system's: one that was installed since is a reason for a new copy.
+has_extensions_of() {
+  local extension
+  for extension in "$("$1" --sharedir)"/extension/*.control; do
+    [[ -e $2$extension ]] || return 1
+  done
 }
 
 # Tells cargo-pgrx which PostgreSQL to build against; $1 is its home. Written only when it changes, because the
