@@ -16,6 +16,8 @@ pub struct Request {
     pub method: String,
     pub path: String,
     pub query: String,
+    /// The head byte for byte, up to and including the empty line.
+    pub head: String,
     pub headers: BTreeMap<String, String>,
     pub body: Vec<u8>,
 }
@@ -126,6 +128,11 @@ impl Server {
         self.requests.lock().unwrap().clone()
     }
 
+    /// Forgets what has arrived so far.
+    pub fn forget(&self) {
+        self.requests.lock().unwrap().clear();
+    }
+
     pub fn lines(&self) -> Vec<String> {
         self.requests().iter().map(Request::line).collect()
     }
@@ -234,5 +241,12 @@ async fn receive(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Request
         }
     }
     let body = buffer.drain(..length).collect();
-    Some(Request { method, path: path.to_owned(), query: query.to_owned(), headers, body })
+    Some(Request {
+        method,
+        path: path.to_owned(),
+        query: query.to_owned(),
+        head: head.clone(),
+        headers,
+        body,
+    })
 }
