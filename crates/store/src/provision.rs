@@ -12,7 +12,7 @@ use uuid::Uuid;
 pub use crate::inspect::{Inspection, Reading, inspect};
 
 use crate::error::{ErrorKind, StoreError};
-use crate::store::{PublicAccessBlock, Store};
+use crate::store::{PublicAccessBlock, PutOptions, Store};
 
 /// How often a step is tried while the store says that another change to the bucket is under way, or does not yet
 /// see the bucket that it has just created.
@@ -209,8 +209,38 @@ async fn public_access_block(store: &impl Store, plan: &Plan) -> Outcome {
         Access::Public => PublicAccessBlock::POLICY_ONLY,
         Access::Private | Access::Temp => PublicAccessBlock::ALL,
     };
-    let outcome = settle(|| store.put_public_access_block(&plan.bucket, block)).await;
+    let outcome = match settle(|| store.put_public_access_block(&plan.bucket, block)).await {
+        Ok(()) => keep_writable(store, plan, block).await,
+        refusal => refusal,
+    };
     applied(outcome, "public-access blocks", "")
+}
+
+/// Ceph 16 takes `BlockPublicAcls` for a ban on every PUT. There the bucket does without it: public ACLs are disregarded
+/// all the same. Where that does not help, the credentials may not write, and the bucket stays as closed as it can be.
+async fn keep_writable(store: &impl Store, plan: &Plan, block: PublicAccessBlock) -> Result<(), StoreError> {
+    if may_write(store, plan).await {
+        return Ok(());
+    }
+    let milder = PublicAccessBlock { block_public_acls: false, ..block };
+    settle(|| store.put_public_access_block(&plan.bucket, milder)).await?;
+    if may_write(store, plan).await {
+        return Ok(());
+    }
+    settle(|| store.put_public_access_block(&plan.bucket, block)).await
+}
+
+/// Whether a small object can be stored; any other trouble than a refusal shows where objects are needed.
+async fn may_write(store: &impl Store, plan: &Plan) -> bool {
+    let key = format!("{}scratch/writable", plan.key_prefix);
+    let options = PutOptions { content_type: "application/octet-stream", sha256: None, create_only: false };
+    let refused = |error: StoreError| error.kind == ErrorKind::Denied;
+    if store.put(&plan.bucket, &key, Vec::new(), options).await.is_err_and(refused) {
+        return false;
+    }
+    // What stays behind, the collector of orphans finds.
+    let _ = store.delete_batch(&plan.bucket, &[key]).await;
+    true
 }
 
 async fn bucket_policy(store: &impl Store, plan: &Plan) -> Outcome {

@@ -58,7 +58,15 @@ async fn a_private_bucket_is_closed_before_anything_else() {
     let report = provision(&server.store(), &plan(Access::Private)).await;
     assert_eq!(
         server.lines(),
-        ["PUT /b", "PUT /b?publicAccessBlock", "DELETE /b?policy", "PUT /b?cors", "PUT /b?lifecycle",]
+        [
+            "PUT /b",
+            "PUT /b?publicAccessBlock",
+            "PUT /b/scratch/writable",
+            "POST /b?delete",
+            "DELETE /b?policy",
+            "PUT /b?cors",
+            "PUT /b?lifecycle",
+        ]
     );
     assert_eq!(
         serde_json::to_value(&report).unwrap(),
@@ -86,6 +94,8 @@ async fn a_public_bucket_allows_reading_by_policy_only() {
         [
             "PUT /b",
             "PUT /b?publicAccessBlock",
+            "PUT /b/p/scratch/writable",
+            "POST /b?delete",
             "PUT /b?policy",
             "PUT /b?cors",
             "PUT /b?versioning",
@@ -96,7 +106,33 @@ async fn a_public_bucket_allows_reading_by_policy_only() {
         server.requests().iter().map(|r| String::from_utf8(r.body.clone()).unwrap()).collect();
     assert!(bodies[1].contains("<BlockPublicPolicy>false</BlockPublicPolicy>"), "{}", bodies[1]);
     assert!(bodies[1].contains("<BlockPublicAcls>true</BlockPublicAcls>"), "{}", bodies[1]);
-    assert!(bodies[2].contains("arn:aws:s3:::b/p/*"), "{}", bodies[2]);
+    assert!(bodies[4].contains("arn:aws:s3:::b/p/*"), "{}", bodies[4]);
+}
+
+#[tokio::test]
+async fn a_block_that_stops_every_put_is_loosened_only_where_that_helps() {
+    for access in [Access::Private, Access::Public] {
+        for helps in [true, false] {
+            let then = if helps { (200, "<x/>") } else { (403, "AccessDenied") };
+            let answers = [(403, "AccessDenied"), then];
+            let server = scripted(&[("PUT /b/scratch/writable", &answers)]).await;
+            let report = provision(&server.store(), &plan(access)).await;
+            assert!(report.failure().is_none(), "{report:?}");
+            let requests = server.requests();
+            let blocks = requests.iter().filter(|request| request.line() == "PUT /b?publicAccessBlock");
+            let forbids_acls: Vec<bool> = blocks
+                .map(|request| String::from_utf8(request.body.clone()).unwrap())
+                .inspect(|body| assert!(body.contains("<IgnorePublicAcls>true</IgnorePublicAcls>"), "{body}"))
+                .map(|body| body.contains("<BlockPublicAcls>true</BlockPublicAcls>"))
+                .collect();
+            assert_eq!(forbids_acls, if helps { vec![true, false] } else { vec![true, false, true] });
+        }
+    }
+    // Other trouble than a refusal says nothing about the block.
+    let server = scripted(&[("PUT /b/scratch/writable", &[(500, "InternalError")])]).await;
+    provision(&server.store(), &plan(Access::Private)).await;
+    let blocks = server.lines().into_iter().filter(|line| line == "PUT /b?publicAccessBlock").count();
+    assert_eq!(blocks, 1);
 }
 
 #[tokio::test]
