@@ -2,7 +2,7 @@
 # Variables: PG_MAJOR (15), PROFILE (dev), PGPORT, T (a test name), S3_* (the store of `make up`).
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-one up down url psql lint build install-deps garage clean
+.PHONY: help demo test test-one up down url psql lint build install-deps garage ceph clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | column -t -s '|' 2>/dev/null \
@@ -40,6 +40,9 @@ install-deps: ## install the Debian packages and cargo-pgrx when they are missin
 
 garage: ## build the Garage S3 server for the tests when it is missing
 	@scripts/garage.sh
+
+ceph: ## install the Debian packages of Ceph for the tests when they are missing
+	@scripts/ceph.sh
 
 clean: ## stop the development cluster and remove everything built or created here
 	@scripts/clean.sh

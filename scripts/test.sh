@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every test: unit, client-side against real clusters, the local store and Garage, and in-server. Installs and builds
+# Every test: unit, client-side against real clusters, the local store, Garage and Ceph, and in-server. Installs and builds
 # what is missing first. The last line says how many passed and failed.
 set -euo pipefail
 # shellcheck source=scripts/env.sh
@@ -11,6 +11,7 @@ source "$(dirname "$0")/testing.sh"
 
 "$ROOT/scripts/install-deps.sh"
 "$ROOT/scripts/garage.sh"
+"$ROOT/scripts/ceph.sh"
 "$ROOT/scripts/build.sh"
 test_environment
 

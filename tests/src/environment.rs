@@ -47,6 +47,15 @@ pub fn garage() -> PathBuf {
     path
 }
 
+/// A program of Ceph, run as the server user. A missing one is a failure, because a test that skips itself proves nothing.
+pub fn ceph(program: &str) -> Command {
+    let installed = ["/usr/bin", "/usr/sbin"].map(|place| PathBuf::from(place).join(program));
+    let path = installed.into_iter().find(|path| path.is_file());
+    server_command(path.unwrap_or_else(|| {
+        panic!("there is no {program} of Ceph: run `make ceph`, or install ceph-mon, ceph-osd and radosgw")
+    }))
+}
+
 /// The library that gives a program another clock.
 pub fn faketime() -> PathBuf {
     let lib = PathBuf::from("/usr/lib");

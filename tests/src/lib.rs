@@ -7,6 +7,7 @@
 
 pub mod backup;
 mod black_hole;
+mod ceph;
 mod cluster;
 mod daemon;
 mod database;
@@ -27,6 +28,7 @@ mod wait;
 pub mod worker;
 
 pub use black_hole::BlackHole;
+pub use ceph::Ceph;
 pub use cluster::{Cluster, Options, Stop, Witness};
 pub use database::Database;
 pub use faulty_store::{Fault, FaultyStore};

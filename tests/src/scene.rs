@@ -3,7 +3,7 @@
 
 use crate::flow::{Verdict, confirm};
 use crate::http::{self, Headers, Response};
-use crate::{Cluster, Database, Garage, LocalStore, Options, StoreAccess, eventually};
+use crate::{Ceph, Cluster, Database, Garage, LocalStore, Options, StoreAccess, eventually};
 use pg_storage_core::digest::Digest;
 use pg_storage_core::presign::Method;
 use postgres::Client;
@@ -49,6 +49,17 @@ impl Scene {
         let access = Garage::shared().access();
         let cluster = CLUSTER.get_or_init(|| Cluster::start(remote(access)));
         Self::new(cluster, access.clone(), false)
+    }
+
+    /// On Ceph.
+    pub fn ceph() -> Self {
+        static CLUSTER: OnceLock<Cluster> = OnceLock::new();
+        let access = Ceph::shared().access();
+        let cluster = CLUSTER.get_or_init(|| Cluster::start(remote(access)));
+        // Before release 20 it stores a body whose checksum is wrong.
+        let release = Ceph::version().split('.').next().and_then(|release| release.parse().ok());
+        let direct = release.is_some_and(|release: u32| release >= 20);
+        Self::new(cluster, access.clone(), direct)
     }
 
     /// On the local store's own binary, which counts what it is asked.

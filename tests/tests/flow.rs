@@ -1,4 +1,4 @@
-//! The main job on the local store and on Garage: request, PUT, confirm, download.
+//! The main job on the local store and on Garage, its heart on Ceph too: request, PUT, confirm, download.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use pg_storage_tests::flow::{self, Upload, assert_downloads, confirm, download, sha256, some_bytes};
@@ -20,6 +20,15 @@ fn request_row(scene: &Scene, upload_id: &str) -> (bool, String, Option<String>)
 
 #[test]
 fn every_kind_of_upload_comes_back_byte_for_byte_with_its_type_and_name() {
+    each_store(upload_every_kind);
+}
+
+#[test]
+fn every_kind_of_upload_comes_back_from_ceph_as_well() {
+    upload_every_kind(&Scene::ceph());
+}
+
+fn upload_every_kind(scene: &Scene) {
     // name, type, path, the disposition it is downloaded with
     let kinds = [
         ("note.txt", "text/plain", None, "attachment; filename=\"note.txt\""),
@@ -42,50 +51,48 @@ fn every_kind_of_upload_comes_back_byte_for_byte_with_its_type_and_name() {
             "attachment; filename=\"__.bin\"; filename*=UTF-8''%E5%9B%BE%E7%89%87.bin",
         ),
     ];
-    each_store(|scene| {
-        let mut ada = scene.user("ada");
-        for (number, (filename, content_type, path, disposition)) in kinds.iter().enumerate() {
-            for declared in [true, false] {
-                let bytes = some_bytes(&format!("flow {number} {declared}"), 1000 + number);
-                let mut upload = if declared { Upload::declared(&bytes) } else { Upload::of(&bytes) };
-                upload = upload.named(filename, content_type);
-                upload.path = path.map(|path| format!("{declared}/{path}"));
+    let mut ada = scene.user("ada");
+    for (number, (filename, content_type, path, disposition)) in kinds.iter().enumerate() {
+        for declared in [true, false] {
+            let bytes = some_bytes(&format!("flow {number} {declared}"), 1000 + number);
+            let mut upload = if declared { Upload::declared(&bytes) } else { Upload::of(&bytes) };
+            upload = upload.named(filename, content_type);
+            upload.path = path.map(|path| format!("{declared}/{path}"));
 
-                let ticket = upload.request(&mut ada);
-                assert_eq!((ticket.deduplicated, ticket.method.as_deref()), (false, Some("PUT")));
-                let (direct, key, recorded_hash) = request_row(scene, &ticket.upload_id);
-                assert_eq!(direct, scene.direct && declared, "which path this store takes");
-                assert_eq!(key.starts_with("staging/"), !direct, "{key}");
-                assert_eq!(recorded_hash, upload.sha256);
+            let ticket = upload.request(&mut ada);
+            assert_eq!((ticket.deduplicated, ticket.method.as_deref()), (false, Some("PUT")));
+            let (direct, key, recorded_hash) = request_row(scene, &ticket.upload_id);
+            assert_eq!(direct, scene.direct && declared, "which path this store takes");
+            assert_eq!(key.starts_with("staging/"), !direct, "{key}");
+            assert_eq!(recorded_hash, upload.sha256);
 
-                let answer = ticket.put(&bytes);
-                assert!(answer.is_success(), "{} {}", answer.status, answer.text());
-                assert_eq!(confirm(&mut ada, &ticket.upload_id).outcome(), ("uploaded", None));
+            let answer = ticket.put(&bytes);
+            assert!(answer.is_success(), "{} {}", answer.status, answer.text());
+            assert_eq!(confirm(&mut ada, &ticket.upload_id).outcome(), ("uploaded", None));
 
-                let answer = download(&mut ada, &ticket.file_id);
-                assert_eq!((answer.status, sha256(&answer.body)), (200, sha256(&bytes)));
-                assert_eq!(answer.headers["content-type"], *content_type);
-                assert_eq!(answer.headers["content-disposition"], *disposition);
+            let answer = download(&mut ada, &ticket.file_id);
+            assert_eq!((answer.status, sha256(&answer.body)), (200, sha256(&bytes)));
+            assert_eq!(answer.headers["content-type"], *content_type);
+            assert_eq!(answer.headers["content-disposition"], *disposition);
 
-                let row = ada
-                    .query_one(
-                        "SELECT filename, path, content_type, size, sha256, owner_id, version, is_current
-                         FROM storage.files WHERE id = $1::text::uuid",
-                        &[&ticket.file_id],
-                    )
-                    .unwrap();
-                assert_eq!(row.get::<_, &str>(0), *filename);
-                assert_eq!(row.get::<_, Option<String>>(1), upload.path);
-                assert_eq!(row.get::<_, &str>(2), *content_type);
-                assert_eq!(row.get::<_, i64>(3), bytes.len() as i64);
-                assert_eq!(row.get::<_, String>(4), sha256(&bytes));
-                assert_eq!(
-                    (row.get::<_, &str>(5), row.get::<_, i32>(6), row.get::<_, bool>(7)),
-                    ("ada", 1, true)
-                );
-            }
+            let row = ada
+                .query_one(
+                    "SELECT filename, path, content_type, size, sha256, owner_id, version, is_current
+                     FROM storage.files WHERE id = $1::text::uuid",
+                    &[&ticket.file_id],
+                )
+                .unwrap();
+            assert_eq!(row.get::<_, &str>(0), *filename);
+            assert_eq!(row.get::<_, Option<String>>(1), upload.path);
+            assert_eq!(row.get::<_, &str>(2), *content_type);
+            assert_eq!(row.get::<_, i64>(3), bytes.len() as i64);
+            assert_eq!(row.get::<_, String>(4), sha256(&bytes));
+            assert_eq!(
+                (row.get::<_, &str>(5), row.get::<_, i32>(6), row.get::<_, bool>(7)),
+                ("ada", 1, true)
+            );
         }
-    });
+    }
 }
 
 #[test]
