@@ -19,6 +19,7 @@ pub mod http;
 mod local_store;
 pub mod orphans;
 pub mod process;
+pub mod raw_http;
 mod rng;
 pub mod scene;
 mod scratch;

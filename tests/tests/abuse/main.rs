@@ -1,0 +1,69 @@
+//! Presigned URLs in the wrong hands: every case on the local store, on Garage and on Ceph, refused or provably harmless.
+//! docs/abuse.md is what came of them.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod additions;
+mod cases;
+mod downloads;
+mod judge;
+mod parameters;
+mod places;
+mod report;
+mod stage;
+mod times;
+
+use pg_storage_tests::{Scene, flow};
+use report::Column;
+use stage::Stage;
+
+/// What the product does not prevent, by store and the beginning of the case's name.
+const KNOWN: [(&str, &str); 2] = [
+    // Ceph 16 obeys x-amz-* headers that nobody signed.
+    ("Ceph", "x-amz-copy-source: "),
+    // What goes straight to its final key keeps the headers it came with.
+    ("local store", "content-encoding: gzip"),
+];
+
+fn is_known(store: &str, case: &str) -> bool {
+    KNOWN.iter().any(|(where_, beginning)| *where_ == store && case.starts_with(beginning))
+}
+
+/// Every case on one store.
+fn play_all(store: &'static str, scene: Scene) -> Column {
+    let mut stage = Stage::new(scene);
+    let mut column = Column::new(store);
+    for case in cases::all() {
+        let (outcome, said) = judge::play(&mut stage, &case);
+        column.add(&case, outcome, &said);
+    }
+    every_file_is_what_its_row_says(&mut stage);
+    column
+}
+
+fn every_file_is_what_its_row_says(stage: &mut Stage) {
+    let files = stage.ada.query("SELECT id::text, sha256 FROM storage.files", &[]).unwrap();
+    assert!(files.len() > 50, "the honest uploads are files: {}", files.len());
+    for file in files {
+        let (id, recorded): (String, String) = (file.get(0), file.get(1));
+        let answer = flow::download(&mut stage.ada, &id);
+        assert_eq!((answer.status, flow::sha256(&answer.body)), (200, recorded), "{id}");
+    }
+}
+
+#[test]
+fn a_presigned_url_in_the_wrong_hands_is_refused_or_harmless() {
+    let columns = std::thread::scope(|threads| {
+        let playing = [
+            threads.spawn(|| play_all("local store", Scene::local())),
+            threads.spawn(|| play_all("Garage", Scene::garage())),
+            threads.spawn(|| play_all("Ceph", Scene::ceph())),
+        ];
+        playing.map(|column| column.join().expect("every case was played"))
+    });
+    for column in &columns {
+        println!("{}", column.summary());
+    }
+    let harms: Vec<String> = columns.iter().flat_map(Column::unknown_harms).collect();
+    assert!(harms.is_empty(), "{}", harms.join("\n"));
+    report::compare_with_file(&columns);
+}
