@@ -2,7 +2,7 @@
 # Variables: PG_MAJOR (15), PROFILE (dev), PGPORT, T (a test name), S3_* (the store of `make up`).
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-one up down url psql lint build install-deps garage ceph clean
+.PHONY: help demo test test-one up down url psql lint build install-deps garage ceph web clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | column -t -s '|' 2>/dev/null \
@@ -43,6 +43,9 @@ garage: ## build the Garage S3 server for the tests when it is missing
 
 ceph: ## install the Debian packages of Ceph for the tests when they are missing
 	@scripts/ceph.sh
+
+web: ## install Chromium and the Node.js packages of the tests with web clients when they are missing
+	@scripts/web.sh
 
 clean: ## stop the development cluster and remove everything built or created here
 	@scripts/clean.sh

@@ -17,6 +17,8 @@ GARAGE_VERSION=2.5.0
 DENY_VERSION=0.20.2
 CARGO_DENY=$CACHE_DIR/cargo-deny-$DENY_VERSION/bin/cargo-deny
 GARAGE_BIN=${PG_STORAGE_GARAGE:-$CACHE_DIR/garage-$GARAGE_VERSION/bin/garage}
+WEB_DIR=$CACHE_DIR/web-$(sha256sum tests/web/package-lock.json | cut -c1-12)
+CHROMIUM_BIN=${PG_STORAGE_CHROMIUM:-/usr/bin/chromium}
 
 # cargo-pgrx keeps its state here and not in the user's ~/.pgrx.
 export PGRX_HOME=$TARGET_DIR/pgrx-home

@@ -12,6 +12,7 @@ source "$(dirname "$0")/testing.sh"
 "$ROOT/scripts/install-deps.sh"
 "$ROOT/scripts/garage.sh"
 "$ROOT/scripts/ceph.sh"
+"$ROOT/scripts/web.sh"
 "$ROOT/scripts/build.sh"
 test_environment
 

@@ -5,7 +5,7 @@ PASSED=0
 FAILED=0
 BROKEN=()
 
-# Where the client-side tests find the server, the binaries, Garage, and a directory for their clusters.
+# Where the client-side tests find the server, the binaries, Garage, the web clients, and a directory for their clusters.
 test_environment() {
   choose_run_dir
   private_tree "pg$PG_MAJOR"
@@ -13,6 +13,8 @@ test_environment() {
   export PG_STORAGE_PG_CONFIG=$TREE_PG_CONFIG
   export PG_STORAGE_RUN_DIR=$RUN_DIR/tests
   export PG_STORAGE_GARAGE=$GARAGE_BIN
+  export PG_STORAGE_WEB=$WEB_DIR
+  export PG_STORAGE_CHROMIUM=$CHROMIUM_BIN
   PG_STORAGE_BIN_DIR=$(profile_dir)
   export PG_STORAGE_BIN_DIR
 }

@@ -30,7 +30,8 @@ CREATE INDEX buckets_deleted ON storage.buckets (deleted_at, id) WHERE deleted_a
 CREATE INDEX buckets_owner_id ON storage.buckets (tenant_id, owner_id);
 CREATE INDEX buckets_physical_name ON storage.buckets (physical_name);
 
-COMMENT ON TABLE storage.buckets IS 'Logical buckets. A row costs nothing: the store is not touched before the first upload.';
+-- A first line beginning with @ is for PostGraphile: where a function of ours does the same, it alone is the mutation.
+COMMENT ON TABLE storage.buckets IS E'@behavior -insert -delete\nLogical buckets. A row costs nothing: the store is not touched before the first upload.';
 COMMENT ON COLUMN storage.buckets.id IS 'Its identity.';
 COMMENT ON COLUMN storage.buckets.tenant_id IS 'The tenant it belongs to.';
 COMMENT ON COLUMN storage.buckets.owner_id IS 'The user it belongs to; NULL: the tenant as a whole.';
@@ -165,7 +166,7 @@ CREATE INDEX files_bucket_sha256 ON storage.files (bucket_id, sha256);
 CREATE INDEX files_owner_id ON storage.files (tenant_id, owner_id);
 CREATE INDEX files_previous_version_id ON storage.files (previous_version_id) WHERE previous_version_id IS NOT NULL;
 CREATE INDEX files_expires_at ON storage.files (expires_at) WHERE expires_at IS NOT NULL;
-COMMENT ON TABLE storage.files IS 'What users see: a name and metadata over one verified object. A row here always has its bytes. UPDATE of filename, path and metadata and DELETE work as usual.';
+COMMENT ON TABLE storage.files IS E'@behavior -delete\nWhat users see: a name and metadata over one verified object. A row here always has its bytes. UPDATE of filename, path and metadata and DELETE work as usual.';
 COMMENT ON COLUMN storage.files.id IS 'Its identity, known from the upload request on.';
 COMMENT ON COLUMN storage.files.tenant_id IS 'The tenant of its bucket.';
 COMMENT ON COLUMN storage.files.bucket_id IS 'The logical bucket it is in.';
@@ -217,7 +218,7 @@ CREATE INDEX upload_requests_pending_of_user ON storage.upload_requests (tenant_
 CREATE INDEX upload_requests_object_key ON storage.upload_requests (physical_name, object_key);
 CREATE INDEX upload_requests_bucket_id ON storage.upload_requests (bucket_id);
 CREATE INDEX upload_requests_owner_id ON storage.upload_requests (tenant_id, owner_id);
-COMMENT ON TABLE storage.upload_requests IS 'Attempts to bring bytes in. Being allowed to insert here is the permission to upload; the server fills every trusted column.';
+COMMENT ON TABLE storage.upload_requests IS E'@behavior -insert\nAttempts to bring bytes in. Being allowed to insert here is the permission to upload; the server fills every trusted column.';
 COMMENT ON COLUMN storage.upload_requests.id IS 'Its identity: what is confirmed or aborted.';
 COMMENT ON COLUMN storage.upload_requests.tenant_id IS 'The tenant of the bucket.';
 COMMENT ON COLUMN storage.upload_requests.bucket_id IS 'The logical bucket.';

