@@ -13,12 +13,12 @@ use std::time::Duration;
 const JWT_SECRET: &str = "only of these tests";
 
 /// A site in front of a scene's database: PostGraphile at `/graphql`, a page at `/`. Its login role may become the scene's
-/// writer or reader and can do nothing itself.
+/// manager or writer, or a reader for those who did not log in, and can do nothing itself.
 pub struct Site {
     daemon: Daemon,
     scripts: PathBuf,
     origin: String,
-    writer: String,
+    database: String,
     operations: String,
 }
 
@@ -26,8 +26,7 @@ impl Site {
     /// Starts one, with a port and so an origin of its own.
     pub fn start(scene: &Scene) -> Self {
         let database = scene.database.name();
-        let (login, writer, reader) =
-            (format!("{database}_site"), format!("{database}_writer"), format!("{database}_reader"));
+        let (login, reader) = (format!("{database}_site"), format!("{database}_reader"));
         scene
             .superuser()
             .batch_execute(&format!(
@@ -36,7 +35,7 @@ impl Site {
                         CREATE ROLE {reader};
                         PERFORM storage.grant_access('{reader}', 'reader');
                         CREATE ROLE {login} LOGIN NOINHERIT;
-                        GRANT {writer}, {reader} TO {login};
+                        GRANT {database}_manager, {database}_writer, {reader} TO {login};
                     END IF;
                  END $$"
             ))
@@ -55,7 +54,7 @@ impl Site {
             Some(line.to_owned())
         });
         let operations = fs::read_to_string(scripts.join("operations.graphql")).expect("read the operations");
-        Self { daemon, scripts, origin, writer, operations }
+        Self { daemon, scripts, origin, database: database.to_owned(), operations }
     }
 
     /// `http://127.0.0.1:port`
@@ -68,9 +67,10 @@ impl Site {
         self.daemon.log()
     }
 
-    /// A token of a user who logged in.
-    pub fn token(&self, user: &str, tenant: &str) -> String {
-        let claims = json!({ "sub": user, "tenant_id": tenant, "role": self.writer });
+    /// A token of a user of the tenant `default` who logged in: a `writer` or a `manager`.
+    pub fn token(&self, user: &str, level: &str) -> String {
+        let role = format!("{}_{level}", self.database);
+        let claims = json!({ "sub": user, "tenant_id": "default", "role": role });
         let output = node(&self.scripts, "token.mjs").arg(claims.to_string()).output().expect("run node");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).expect("a token is text").trim().to_owned()
@@ -94,8 +94,8 @@ impl Site {
 
     /// Runs an operation that is refused, and gives the message and the extensions of its one error.
     #[track_caller]
-    pub fn error(&self, token: Option<&str>, operation: &str, variables: &Value) -> (String, Value) {
-        let mut answer = self.run(token, operation, variables);
+    pub fn error(&self, token: &str, operation: &str, variables: &Value) -> (String, Value) {
+        let mut answer = self.run(Some(token), operation, variables);
         let errors = answer["errors"].as_array_mut().map(std::mem::take).unwrap_or_default();
         let [error] = errors.as_slice() else { panic!("{operation} {variables}: {errors:?} {answer:#}") };
         (error["message"].as_str().unwrap_or_default().to_owned(), error["extensions"].clone())
@@ -130,7 +130,11 @@ impl Site {
         let output = node(&scripts, "drive.mjs").arg(task.to_string()).output().expect("run node");
         let (shown, errors) =
             (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success(), "the browser did not get through: {shown}\n{errors}\n{}", self.log());
+        assert!(
+            output.status.success(),
+            "the browser did not get through: {shown}\n{errors}\n{}",
+            self.log()
+        );
         serde_json::from_str(&shown).expect("drive.mjs prints JSON")
     }
 }
