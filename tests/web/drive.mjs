@@ -19,6 +19,8 @@ const browser = await puppeteer.launch({
 try {
   const page = await browser.newPage();
   page.setDefaultTimeout(120_000);
+  // Slow enough that there is a progress to see.
+  await page.emulateNetworkConditions({ upload: 1_500_000, download: -1, latency: 0 });
   const requests = await watch(page, new URL(url).origin);
   await page.goto(url);
   await page.evaluate((token) => {

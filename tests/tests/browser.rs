@@ -1,0 +1,123 @@
+//! A page in Chromium uploads straight to the store, which is another origin, and downloads again.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use pg_storage_tests::flow::{sha256, some_bytes};
+use pg_storage_tests::{Garage, Scene, each_store, web::Site};
+use serde_json::{Value, json};
+
+/// A scene with the three buckets of ada, and a site whose origin they allow.
+fn site(scene: &Scene) -> Site {
+    scene.user("ada");
+    let site = Site::start(scene);
+    let allow = format!("UPDATE storage.buckets SET allowed_origins = '{{{}}}'", site.origin());
+    scene.superuser().batch_execute(&allow).unwrap();
+    site
+}
+
+/// The request with this method among those that the browser sent to the store.
+fn sent<'seen>(requests: &'seen Value, method: &str) -> Option<&'seen Value> {
+    requests.as_array().unwrap().iter().find(|request| request["method"] == method)
+}
+
+/// The headers of an upload that the page sets itself; the browser sets its length.
+const HEADERS: [&str; 4] =
+    ["content-type", "if-none-match", "x-amz-checksum-sha256", "x-amz-sdk-checksum-algorithm"];
+
+/// The user of a page whose origin is allowed uploads and downloads.
+fn assert_gets_through(site: &Site, scene: &Scene, bucket: &str, seed: &str) {
+    let bytes = some_bytes(seed, 3_000_000);
+    let token = site.token("ada", "writer");
+    let seen = site.visit(&token, bucket, "Übersicht \"1\".bin", &bytes);
+    let digest = sha256(&bytes);
+    assert_eq!(seen["status"], format!("uploaded Übersicht \"1\".bin {digest}"), "{seen:#}");
+
+    // The browser asked first and then sent exactly what was signed.
+    let preflight = sent(&seen["uploading"], "OPTIONS").unwrap_or_else(|| panic!("no preflight: {seen:#}"));
+    assert_eq!(preflight["status"], 200, "{preflight:#}");
+    assert_eq!(preflight["headers"]["access-control-request-headers"], HEADERS.join(","));
+    let put = sent(&seen["uploading"], "PUT").unwrap_or_else(|| panic!("no upload: {seen:#}"));
+    assert_eq!((&put["status"], put.get("refused")), (&json!(200), None), "{put:#}");
+    assert_eq!(put["headers"]["origin"], site.origin());
+    assert_eq!(put["headers"]["content-length"], bytes.len().to_string());
+    for name in HEADERS {
+        assert!(put["headers"][name].is_string(), "{name} is missing: {put:#}");
+    }
+    let progress: Vec<f64> =
+        seen["progress"].as_array().unwrap().iter().map(|share| share.as_f64().unwrap()).collect();
+    assert!(progress[0] < 1.0 && progress.is_sorted(), "the bar moves forward: {progress:?}");
+    assert_eq!(progress.last(), Some(&1.0));
+
+    // Any user who has the link downloads; a page's script reads public files only.
+    assert_eq!(seen["saved"], json!({ "name": "Übersicht _1_.bin", "sha256": digest }), "{seen:#}");
+    if bucket == "public" {
+        assert_eq!(seen["fetched"], json!({ "status": 200, "sha256": digest }), "{seen:#}");
+    } else {
+        assert!(seen["fetched"]["error"].is_string(), "{seen:#}");
+    }
+    let count = format!("SELECT count(*) FROM storage.files WHERE sha256 = '{digest}'");
+    assert_eq!(scene.value::<i64>(&count), 1);
+}
+
+/// A page that has a ticket, but whose origin the bucket does not allow, fails; gives what the browser let it send.
+fn refused(scene: &Scene, seed: &str) -> Value {
+    let stranger = Site::start(scene);
+    let seen =
+        stranger.visit(&stranger.token("ada", "writer"), "private", "b.bin", &some_bytes(seed, 20_000));
+    assert_eq!(seen["status"], "failed: the store cannot be reached from this page", "{seen:#}");
+    let count =
+        format!("SELECT count(*) FROM storage.files WHERE sha256 = '{}'", sha256(&some_bytes(seed, 20_000)));
+    assert_eq!(scene.value::<i64>(&count), 0);
+    let put =
+        sent(&seen["uploading"], "PUT").unwrap_or_else(|| panic!("the page did not even try: {seen:#}"));
+    assert!(put["refused"].is_string(), "{put:#}");
+    put.clone()
+}
+
+#[test]
+fn a_page_of_an_allowed_origin_uploads_with_a_progress_bar_and_downloads() {
+    each_store(|scene| {
+        let site = site(scene);
+        for bucket in ["private", "public"] {
+            assert_gets_through(&site, scene, bucket, &format!("browser {bucket}"));
+        }
+    });
+}
+
+#[test]
+fn a_page_of_another_origin_is_refused_before_it_sends_anything() {
+    let scene = Scene::local();
+    let site = site(&scene);
+    assert_gets_through(&site, &scene, "private", "right origin");
+    let put = refused(&scene, "wrong origin");
+    assert_eq!(
+        (&put["refused"], put.get("headers")),
+        (&json!("PreflightMissingAllowOriginHeader"), None),
+        "{put:#}"
+    );
+}
+
+/// Garage knows a bucket that was made over S3 under a name of the key's own, and a preflight, which is not signed, has no key.
+/// It allows every preflight then, and the page is refused only what the upload answers.
+#[test]
+fn on_garage_a_page_of_another_origin_hears_nothing_and_sends_nothing_once_the_name_is_global() {
+    let scene = Scene::garage();
+    let site = site(&scene);
+    assert_gets_through(&site, &scene, "private", "right origin");
+    let put = refused(&scene, "wrong origin");
+    assert_eq!(
+        (&put["refused"], &put["status"]),
+        (&json!("MissingAllowOriginHeader"), &json!(200)),
+        "{put:#}"
+    );
+
+    let name: String = scene.value("SELECT physical_name FROM storage.buckets WHERE key = 'private'");
+    let garage = Garage::shared();
+    let buckets = garage.cli(&["bucket", "list"]);
+    let line =
+        buckets.lines().find(|line| line.contains(&name)).unwrap_or_else(|| panic!("no {name} in {buckets}"));
+    let id = line.split_whitespace().next().unwrap();
+    garage.cli(&["bucket", "alias", id, &name]);
+    let put = refused(&scene, "wrong origin, global name");
+    assert_eq!((&put["refused"], put.get("headers")), (&json!("PreflightInvalidStatus"), None), "{put:#}");
+    assert_gets_through(&site, &scene, "private", "right origin, global name");
+}
