@@ -66,6 +66,23 @@ COMMENT ON COLUMN storage.upload_ticket.url IS 'Where to send it; whoever holds 
 COMMENT ON COLUMN storage.upload_ticket.headers IS 'The headers to send, exactly these; name to value. NULL when deduplicated.';
 COMMENT ON COLUMN storage.upload_ticket.expires_at IS 'When the URL ends. NULL when deduplicated.';
 
+CREATE TYPE storage.upload_spec AS (
+    filename     text,
+    content_type text,
+    size         bigint,
+    sha256       text,
+    path         text,
+    metadata     jsonb
+);
+COMMENT ON TYPE storage.upload_spec IS
+'One file to be uploaded, among those of request_upload_urls(); each field is as the parameter of request_upload_url() with its name.';
+COMMENT ON COLUMN storage.upload_spec.filename IS 'Name of the file.';
+COMMENT ON COLUMN storage.upload_spec.content_type IS 'Its MIME type.';
+COMMENT ON COLUMN storage.upload_spec.size IS 'Bytes, exact.';
+COMMENT ON COLUMN storage.upload_spec.sha256 IS '64 lower-case hex, or NULL.';
+COMMENT ON COLUMN storage.upload_spec.path IS 'Path in the bucket, or NULL.';
+COMMENT ON COLUMN storage.upload_spec.metadata IS 'A JSON object; NULL: an empty one.';
+
 CREATE TYPE storage.signed_url AS (
     file_id    uuid,
     url        text,

@@ -227,6 +227,42 @@ END $$;
 COMMENT ON FUNCTION storage_private.accept_upload(uuid, text, bytea, bigint, text) IS
 'Ends an upload whose bytes were verified, at verified_key: records the object, or shares an identical verified one, and makes the file.';
 
+-- Whoever settles many holds what the settlement of one would ask for one after the other: first all of the one kind, then
+-- all of the other, each in the order of the keys. Two who do so wait for each other's end, and never both.
+CREATE FUNCTION storage_private.lock_paths(buckets uuid[], paths text[]) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    lock_key bigint;
+BEGIN
+    FOR lock_key IN
+        SELECT DISTINCT hashtextextended(p.bucket || '/' || p.path, 1)
+        FROM unnest(buckets, paths) AS p(bucket, path) WHERE p.path IS NOT NULL ORDER BY 1
+    LOOP
+        PERFORM pg_advisory_xact_lock(lock_key);
+    END LOOP;
+END $$;
+COMMENT ON FUNCTION storage_private.lock_paths(uuid[], text[]) IS 'The locks of finish_upload() for many files, in the order of their keys.';
+
+CREATE FUNCTION storage_private.lock_settlement(upload_ids uuid[], hashes bytea[]) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    lock_key bigint;
+BEGIN
+    FOR lock_key IN
+        SELECT DISTINCT hashtextextended(encode(v.sha256, 'hex') || b.tenant_id, 2)
+        FROM unnest(upload_ids, hashes) AS v(id, sha256)
+        JOIN storage.upload_requests u ON u.id = v.id JOIN storage.buckets b ON b.id = u.bucket_id
+        WHERE b.dedup <> 'off' AND b.access <> 'temp' ORDER BY 1
+    LOOP
+        PERFORM pg_advisory_xact_lock(lock_key);
+    END LOOP;
+    PERFORM storage_private.lock_paths(array_agg(u.bucket_id), array_agg(u.path)) FROM storage.upload_requests u WHERE u.id = ANY (upload_ids);
+END $$;
+COMMENT ON FUNCTION storage_private.lock_settlement(uuid[], bytea[]) IS
+'The locks of accept_upload() for many uploads with verified bytes, in one order for all who ask.';
+
 CREATE FUNCTION storage_private.share_object(upload_id uuid, object_id uuid) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$

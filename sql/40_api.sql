@@ -209,6 +209,23 @@ END $$;
 COMMENT ON FUNCTION storage.request_upload_url(text, text, text, bigint, text, text, jsonb, interval) IS
 'A ticket to upload one file. bucket: key or id, NULL for your default. size: bytes, exact. sha256: 64 lower-case hex; with it the store refuses other bytes, and bytes you can already read are not sent again. path: unique within the bucket; a new upload to a taken path becomes its next version. expires_in: up to 7 days; NULL: the bucket''s or the server''s. Errors: BUCKET_NOT_FOUND, DEFAULT_BUCKET_MISSING, DEFAULT_BUCKET_AMBIGUOUS, INVALID_FILENAME, INVALID_CONTENT_TYPE, INVALID_FILE_SIZE, INVALID_CONTENT_HASH, INVALID_PATH, INVALID_EXPIRY, CONTENT_TYPE_NOT_ALLOWED, UPLOAD_TYPE_MISMATCH, FILE_TOO_LARGE, PATH_TAKEN, RBAC_FORBIDDEN, TENANT_REQUIRED, READ_ONLY, NOT_CONFIGURED and, on first use of a bucket, those of provision_bucket().';
 
+CREATE FUNCTION storage.request_upload_urls(bucket text, files storage.upload_spec[]) RETURNS SETOF storage.upload_ticket
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM storage_private.require_writable();
+    RETURN QUERY
+        SELECT o.*
+        FROM (SELECT array_agg(f.filename ORDER BY f.place) AS filenames, array_agg(f.content_type ORDER BY f.place) AS content_types,
+                     array_agg(f.size ORDER BY f.place) AS sizes, array_agg(f.sha256 ORDER BY f.place) AS sha256s,
+                     array_agg(f.path ORDER BY f.place) AS paths, array_agg(f.metadata ORDER BY f.place) AS metadata
+              FROM unnest(files) WITH ORDINALITY AS f(filename, content_type, size, sha256, path, metadata, place)) f,
+             LATERAL storage_private.open_uploads(storage_private.find_bucket(bucket), f.filenames, f.content_types, f.sizes, f.sha256s,
+                                                  f.paths, f.metadata) o;
+END $$;
+COMMENT ON FUNCTION storage.request_upload_urls(text, storage.upload_spec[]) IS
+'Tickets to upload many files to one bucket, in input order, all or none. bucket: as for request_upload_url(). files: each as the parameters of request_upload_url(); the same sha256 may be there twice, the same path may not. Errors: those of request_upload_url() with the file''s place in the list in DETAIL, BULK_UPLOAD_FILES_EXCEEDED (more files than pg_storage.max_bulk_files), BULK_UPLOAD_SIZE_EXCEEDED (more bytes than pg_storage.max_bulk_size), PATH_TAKEN also for a path that is there twice. Limits count each file.';
+
 CREATE FUNCTION storage.confirm_upload(upload_id uuid) RETURNS storage.upload_requests
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -222,6 +239,19 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION storage.confirm_upload(uuid) IS
 'Asks the store what arrived and settles the upload. The verdict is a value: status uploaded (the file exists), rejected with reason EMPTY_FILE, SIZE_MISMATCH, HASH_MISMATCH or CONTENT_TYPE_MISMATCH, expired, aborted, or still requested with reason NOT_UPLOADED. Idempotent. Errors: UPLOAD_NOT_FOUND, PATH_TAKEN, READ_ONLY, NOT_CONFIGURED, NOT_OWNER_OF_OBJECTS, STORE_DENIED, STORE_UNAVAILABLE, STORE_TIMEOUT, STORE_ERROR.';
+
+CREATE FUNCTION storage.confirm_uploads(upload_ids uuid[]) RETURNS SETOF storage.upload_requests
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM storage_private.require_writable();
+    PERFORM storage_private.confirm_all(upload_ids);
+    RETURN QUERY
+        SELECT u.* FROM unnest(upload_ids) WITH ORDINALITY AS asked(id, place) JOIN storage.upload_requests u ON u.id = asked.id
+        ORDER BY asked.place;
+END $$;
+COMMENT ON FUNCTION storage.confirm_uploads(uuid[]) IS
+'Confirms many uploads as confirm_upload() does, asking the store about many at once, and gives one row for each id in input order; verdicts are values, each upload''s own. When one id is unknown, or the store cannot be asked about one, nothing is settled, and DETAIL names it. Errors: those of confirm_upload(), BULK_UPLOAD_FILES_EXCEEDED (more ids than pg_storage.max_bulk_files).';
 
 CREATE FUNCTION storage.abort_upload(upload_id uuid) RETURNS storage.upload_requests
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp

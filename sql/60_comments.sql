@@ -21,8 +21,12 @@ COMMENT ON FUNCTION storage_private.keep_limits(uuid, uuid, text, text, bigint, 
 'Refuses an upload request that goes beyond a limit, else reserves its room and spends its turn; nothing to do for one that was not admitted in this transaction. Errors: PATH_TAKEN, TOO_MANY_PENDING_UPLOADS, QUOTA_EXCEEDED, RATE_LIMIT.';
 COMMENT ON FUNCTION storage_private.open_upload(uuid, text, text, bigint, text, text, jsonb, interval) IS
 'Inserts an upload request as the caller and gives the ticket for it.';
+COMMENT ON FUNCTION storage_private.open_uploads(uuid, text[], text[], bigint[], text[], text[], jsonb[]) IS
+'Inserts many upload requests as the caller, all or none, and gives their tickets in the same order. The lists say the same of the same file at the same place.';
 COMMENT ON FUNCTION storage_private.confirm(uuid) IS
 'Asks the store what arrived and settles an upload that the caller can see. Errors: UPLOAD_NOT_FOUND.';
+COMMENT ON FUNCTION storage_private.confirm_all(uuid[]) IS
+'Asks the store what arrived and settles uploads, all of which the caller can see. Errors: UPLOAD_NOT_FOUND.';
 COMMENT ON FUNCTION storage_private.abort(uuid) IS
 'Ends a pending upload that the caller can see. Errors: UPLOAD_NOT_FOUND, UPLOAD_NOT_PENDING.';
 COMMENT ON FUNCTION storage_private.sign_downloads(uuid[], interval, boolean, text) IS

@@ -174,6 +174,103 @@ COMMENT ON FUNCTION storage.current_user_id() IS
 COMMENT ON FUNCTION storage.current_tenant_id() IS
 'The caller''s tenant: the setting named by pg_storage.tenant_id_setting (PostGraphile: jwt.claims.tenant_id); when empty, tenant_id of the JSON in request.jwt.claims; when absent too, pg_storage.default_tenant. With pg_storage.identity_source = role it is pg_storage.tenant, else pg_storage.default_tenant. Fails with TENANT_REQUIRED when that is empty, or when that JSON cannot be read.';
 
+-- Many uploads in one call.
+
+CREATE TYPE storage.upload_spec AS (
+    filename     text,
+    content_type text,
+    size         bigint,
+    sha256       text,
+    path         text,
+    metadata     jsonb
+);
+COMMENT ON TYPE storage.upload_spec IS
+'One file to be uploaded, among those of request_upload_urls(); each field is as the parameter of request_upload_url() with its name.';
+COMMENT ON COLUMN storage.upload_spec.filename IS 'Name of the file.';
+COMMENT ON COLUMN storage.upload_spec.content_type IS 'Its MIME type.';
+COMMENT ON COLUMN storage.upload_spec.size IS 'Bytes, exact.';
+COMMENT ON COLUMN storage.upload_spec.sha256 IS '64 lower-case hex, or NULL.';
+COMMENT ON COLUMN storage.upload_spec.path IS 'Path in the bucket, or NULL.';
+COMMENT ON COLUMN storage.upload_spec.metadata IS 'A JSON object; NULL: an empty one.';
+
+CREATE FUNCTION storage_private.open_uploads(
+    bucket_id uuid, filenames text[], content_types text[], sizes bigint[], sha256s text[], paths text[], metadata jsonb[]
+) RETURNS TABLE (upload_id uuid, file_id uuid, deduplicated boolean, method text, url text, headers jsonb, expires_at timestamptz)
+VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', 'open_uploads_wrapper';
+COMMENT ON FUNCTION storage_private.open_uploads(uuid, text[], text[], bigint[], text[], text[], jsonb[]) IS
+'Inserts many upload requests as the caller, all or none, and gives their tickets in the same order. The lists say the same of the same file at the same place.';
+
+CREATE FUNCTION storage_private.confirm_all(upload_ids uuid[]) RETURNS void
+VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', 'confirm_all_wrapper';
+COMMENT ON FUNCTION storage_private.confirm_all(uuid[]) IS
+'Asks the store what arrived and settles uploads, all of which the caller can see. Errors: UPLOAD_NOT_FOUND.';
+
+-- Whoever settles many holds what the settlement of one would ask for one after the other: first all of the one kind, then
+-- all of the other, each in the order of the keys. Two who do so wait for each other's end, and never both.
+CREATE FUNCTION storage_private.lock_paths(buckets uuid[], paths text[]) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    lock_key bigint;
+BEGIN
+    FOR lock_key IN
+        SELECT DISTINCT hashtextextended(p.bucket || '/' || p.path, 1)
+        FROM unnest(buckets, paths) AS p(bucket, path) WHERE p.path IS NOT NULL ORDER BY 1
+    LOOP
+        PERFORM pg_advisory_xact_lock(lock_key);
+    END LOOP;
+END $$;
+COMMENT ON FUNCTION storage_private.lock_paths(uuid[], text[]) IS 'The locks of finish_upload() for many files, in the order of their keys.';
+
+CREATE FUNCTION storage_private.lock_settlement(upload_ids uuid[], hashes bytea[]) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    lock_key bigint;
+BEGIN
+    FOR lock_key IN
+        SELECT DISTINCT hashtextextended(encode(v.sha256, 'hex') || b.tenant_id, 2)
+        FROM unnest(upload_ids, hashes) AS v(id, sha256)
+        JOIN storage.upload_requests u ON u.id = v.id JOIN storage.buckets b ON b.id = u.bucket_id
+        WHERE b.dedup <> 'off' AND b.access <> 'temp' ORDER BY 1
+    LOOP
+        PERFORM pg_advisory_xact_lock(lock_key);
+    END LOOP;
+    PERFORM storage_private.lock_paths(array_agg(u.bucket_id), array_agg(u.path)) FROM storage.upload_requests u WHERE u.id = ANY (upload_ids);
+END $$;
+COMMENT ON FUNCTION storage_private.lock_settlement(uuid[], bytea[]) IS
+'The locks of accept_upload() for many uploads with verified bytes, in one order for all who ask.';
+
+CREATE FUNCTION storage.request_upload_urls(bucket text, files storage.upload_spec[]) RETURNS SETOF storage.upload_ticket
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM storage_private.require_writable();
+    RETURN QUERY
+        SELECT o.*
+        FROM (SELECT array_agg(f.filename ORDER BY f.place) AS filenames, array_agg(f.content_type ORDER BY f.place) AS content_types,
+                     array_agg(f.size ORDER BY f.place) AS sizes, array_agg(f.sha256 ORDER BY f.place) AS sha256s,
+                     array_agg(f.path ORDER BY f.place) AS paths, array_agg(f.metadata ORDER BY f.place) AS metadata
+              FROM unnest(files) WITH ORDINALITY AS f(filename, content_type, size, sha256, path, metadata, place)) f,
+             LATERAL storage_private.open_uploads(storage_private.find_bucket(bucket), f.filenames, f.content_types, f.sizes, f.sha256s,
+                                                  f.paths, f.metadata) o;
+END $$;
+COMMENT ON FUNCTION storage.request_upload_urls(text, storage.upload_spec[]) IS
+'Tickets to upload many files to one bucket, in input order, all or none. bucket: as for request_upload_url(). files: each as the parameters of request_upload_url(); the same sha256 may be there twice, the same path may not. Errors: those of request_upload_url() with the file''s place in the list in DETAIL, BULK_UPLOAD_FILES_EXCEEDED (more files than pg_storage.max_bulk_files), BULK_UPLOAD_SIZE_EXCEEDED (more bytes than pg_storage.max_bulk_size), PATH_TAKEN also for a path that is there twice. Limits count each file.';
+
+CREATE FUNCTION storage.confirm_uploads(upload_ids uuid[]) RETURNS SETOF storage.upload_requests
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM storage_private.require_writable();
+    PERFORM storage_private.confirm_all(upload_ids);
+    RETURN QUERY
+        SELECT u.* FROM unnest(upload_ids) WITH ORDINALITY AS asked(id, place) JOIN storage.upload_requests u ON u.id = asked.id
+        ORDER BY asked.place;
+END $$;
+COMMENT ON FUNCTION storage.confirm_uploads(uuid[]) IS
+'Confirms many uploads as confirm_upload() does, asking the store about many at once, and gives one row for each id in input order; verdicts are values, each upload''s own. When one id is unknown, or the store cannot be asked about one, nothing is settled, and DETAIL names it. Errors: those of confirm_upload(), BULK_UPLOAD_FILES_EXCEEDED (more ids than pg_storage.max_bulk_files).';
+
 -- Privileges of what is new, by name: what a script says of an object that roles were granted before, ALL FUNCTIONS IN
 -- SCHEMA included, makes PostgreSQL leave their grants out of every later dump. For the same reason nothing is granted
 -- here: storage.grant_access() does it for a role that has a level.
@@ -191,7 +288,7 @@ BEGIN
         ('USAGE ON SCHEMA storage, storage_private'),
         -- For functions of one's own around ours; calling ours takes no right on their types.
         ('USAGE ON TYPE storage.bucket_access, storage.upload_status, storage.dedup_scope,'
-         ' storage.upload_ticket, storage.signed_url'),
+         ' storage.upload_ticket, storage.upload_spec, storage.signed_url'),
         ('SELECT ON storage.buckets, storage.files, storage_private.deleted_buckets'),
         ('EXECUTE ON FUNCTION storage.current_user_id(), storage.current_tenant_id(), storage.operation(),'
          ' storage.download_url(uuid, interval, boolean, text), storage.download_urls(uuid[], interval, boolean),'
@@ -207,12 +304,14 @@ BEGIN
             ('DELETE ON storage.files'),
             ('EXECUTE ON FUNCTION'
              ' storage.request_upload_url(text, text, text, bigint, text, text, jsonb, interval),'
-             ' storage.confirm_upload(uuid), storage.abort_upload(uuid), storage.delete_file(uuid)'),
+             ' storage.request_upload_urls(text, storage.upload_spec[]),'
+             ' storage.confirm_upload(uuid), storage.confirm_uploads(uuid[]), storage.abort_upload(uuid), storage.delete_file(uuid)'),
             ('EXECUTE ON FUNCTION storage_private.require_writable(), storage_private.find_bucket(text),'
              ' storage_private.open_upload(uuid, text, text, bigint, text, text, jsonb, interval),'
+             ' storage_private.open_uploads(uuid, text[], text[], bigint[], text[], text[], jsonb[]),'
              ' storage_private.admit(uuid, text, text, bigint, text, text, interval),'
              ' storage_private.shareable_objects(uuid, text, bigint), storage_private.shares_with(storage.buckets, storage.buckets),'
-             ' storage_private.confirm(uuid), storage_private.abort(uuid)');
+             ' storage_private.confirm(uuid), storage_private.confirm_all(uuid[]), storage_private.abort(uuid)');
     END IF;
     IF level = 'manager' THEN
         RETURN QUERY VALUES
@@ -239,8 +338,12 @@ REVOKE ALL ON FUNCTION
     storage_private.validate_expression(text), storage_private.asked_operation(), storage.operation(),
     storage_private.in_force(storage_private.policies), storage_private.policies_not_in_force(),
     storage_private.policy_command(text, text), storage_private.create_own_policy(storage_private.policies),
-    storage_private.apply_policy(), storage.add_policy(text, text, text, text, text, name[]), storage.drop_policy(text)
+    storage_private.apply_policy(), storage.add_policy(text, text, text, text, text, name[]), storage.drop_policy(text),
+    storage_private.open_uploads(uuid, text[], text[], bigint[], text[], text[], jsonb[]), storage_private.confirm_all(uuid[]),
+    storage_private.lock_paths(uuid[], text[]), storage_private.lock_settlement(uuid[], bytea[]),
+    storage.request_upload_urls(text, storage.upload_spec[]), storage.confirm_uploads(uuid[])
 FROM PUBLIC;
+REVOKE ALL ON TYPE storage.upload_spec FROM PUBLIC;
 
 -- A first use that was rolled back leaves a pending record, which says nothing of whose bucket it is.
 

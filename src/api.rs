@@ -22,7 +22,7 @@ mod storage_private {
     use crate::limits::{self, Request};
     use crate::orphans::{self, Repair};
     use crate::provision::{self, Ask};
-    use crate::upload::{self, Declared};
+    use crate::upload::{self, Declared, Ticket, Wanted};
     use crate::{
         bucket_deletion, cache, config, diagnose, guc, identity, maintenance, operation, preload, session,
         wait, worker,
@@ -258,28 +258,86 @@ mod storage_private {
         ),
     > {
         let declared = declared(filename, content_type, size, sha256, path, expires_in);
-        let ticket = upload::open(bucket_id, &declared, metadata).or_raise();
+        TableIterator::once(ticket_row(upload::open(bucket_id, Wanted { declared, metadata }).or_raise()))
+    }
+
+    type TicketRow = (Uuid, Uuid, bool, String, Option<String>, Option<JsonB>, Option<TimestampWithTimeZone>);
+
+    fn ticket_row(ticket: Ticket) -> TicketRow {
         let deduplicated = ticket.upload.is_none();
         let (url, headers, expires_at) = match ticket.upload {
             Some((url, headers, expires_at)) => (Some(url), Some(headers), Some(expires_at)),
             None => (None, None, None),
         };
-        let method = "PUT".to_owned();
-        TableIterator::once((
-            ticket.upload_id,
-            ticket.file_id,
-            deduplicated,
-            method,
-            url,
-            headers,
-            expires_at,
-        ))
+        (ticket.upload_id, ticket.file_id, deduplicated, "PUT".to_owned(), url, headers, expires_at)
+    }
+
+    /// Inserts many upload requests as the caller, all or none, and gives their tickets in the same order.
+    #[allow(clippy::too_many_arguments, clippy::type_complexity)]
+    #[pg_extern(volatile)]
+    fn open_uploads(
+        bucket_id: Uuid,
+        filenames: Option<Vec<Option<String>>>,
+        content_types: Option<Vec<Option<String>>>,
+        sizes: Option<Vec<Option<i64>>>,
+        sha256s: Option<Vec<Option<String>>>,
+        paths: Option<Vec<Option<String>>>,
+        metadata: Option<Vec<Option<JsonB>>>,
+    ) -> TableIterator<
+        'static,
+        (
+            name!(upload_id, Uuid),
+            name!(file_id, Uuid),
+            name!(deduplicated, bool),
+            name!(method, String),
+            name!(url, Option<String>),
+            name!(headers, Option<JsonB>),
+            name!(expires_at, Option<TimestampWithTimeZone>),
+        ),
+    > {
+        // A list that is shorter than that of the names says nothing of the last files.
+        fn nth<T>(list: &[Option<T>], at: usize) -> Option<&T> {
+            list.get(at).and_then(Option::as_ref)
+        }
+        let filenames = filenames.unwrap_or_default();
+        let content_types = content_types.unwrap_or_default();
+        let sizes = sizes.unwrap_or_default();
+        let sha256s = sha256s.unwrap_or_default();
+        let paths = paths.unwrap_or_default();
+        let mut metadata = metadata.unwrap_or_default();
+        metadata.resize_with(filenames.len(), || None);
+        let files = filenames
+            .iter()
+            .zip(metadata)
+            .enumerate()
+            .map(|(at, (filename, metadata))| Wanted {
+                declared: declared(
+                    filename.as_deref(),
+                    nth(&content_types, at).map(String::as_str),
+                    nth(&sizes, at).copied(),
+                    nth(&sha256s, at).map(String::as_str),
+                    nth(&paths, at).map(String::as_str),
+                    None,
+                ),
+                metadata: metadata
+                    .unwrap_or_else(|| JsonB(serde_json::Value::Object(serde_json::Map::new()))),
+            })
+            .collect();
+        let tickets = upload::open_many(bucket_id, files).or_raise();
+        TableIterator::new(tickets.into_iter().map(ticket_row))
     }
 
     /// Asks the store what arrived and settles the upload.
     #[pg_extern(volatile)]
     fn confirm(upload_id: Option<Uuid>) {
-        upload::confirm(or_nil(upload_id)).or_raise();
+        upload::confirm(&[or_nil(upload_id)]).or_raise();
+    }
+
+    /// Asks the store what arrived for many uploads, at once, and settles them.
+    #[pg_extern(volatile)]
+    fn confirm_all(upload_ids: Option<Vec<Option<Uuid>>>) {
+        let ids: Vec<Uuid> = upload_ids.unwrap_or_default().into_iter().map(or_nil).collect();
+        upload::confirm_many(&ids).or_raise();
     }
 
     /// Ends a pending upload.

@@ -55,6 +55,15 @@ impl Failure {
         self
     }
 
+    /// Which of many it is about, told before the values.
+    pub fn about(mut self, which: String) -> Self {
+        self.detail = Some(match self.detail {
+            Some(detail) => format!("{which}: {detail}"),
+            None => format!("{which}."),
+        });
+        self
+    }
+
     /// The way out.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());

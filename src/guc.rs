@@ -98,6 +98,11 @@ pub static KEY_PREFIX: Text = GucSetting::<Option<CString>>::new(None);
 pub static ALLOWED_ORIGINS: Text = GucSetting::<Option<CString>>::new(None);
 /// Largest file in bytes. The default stops a mistake from filling a store; raise it knowingly, up to 5 TiB.
 pub static MAX_FILE_SIZE: GucSetting<f64> = GucSetting::<f64>::new(200.0 * 1024.0 * 1024.0);
+/// Files that one call may ask for or confirm. Each holds locks until the end of its transaction, of which the server has
+/// `max_locks_per_transaction` for each connection.
+pub static MAX_BULK_FILES: GucSetting<i32> = GucSetting::<i32>::new(100);
+/// Bytes that the files of one call may have together. The default is one call's worth of uploads and not a store's.
+pub static MAX_BULK_SIZE: GucSetting<f64> = GucSetting::<f64>::new(1024.0 * 1024.0 * 1024.0);
 /// Lifetime of upload URLs in seconds. The default lets a slow client start, not a stolen URL linger.
 pub static UPLOAD_URL_TTL: GucSetting<i32> = GucSetting::<i32>::new(900);
 /// Lifetime of download URLs in seconds.
@@ -521,6 +526,24 @@ fn define_limits() {
         5.0 * 1024.0 * 1024.0 * 1024.0 * 1024.0,
         GucContext::Suset,
         GucFlags::UNIT_BYTE,
+    );
+    GucRegistry::define_float_guc(
+        c"pg_storage.max_bulk_size",
+        c"Largest sum of the files in one call.",
+        c"Up to 1 PiB.",
+        &MAX_BULK_SIZE,
+        1.0,
+        1024.0 * 1024.0 * 1024.0 * 1024.0 * 1024.0,
+        GucContext::Suset,
+        GucFlags::UNIT_BYTE,
+    );
+    define_int(
+        c"pg_storage.max_bulk_files",
+        c"Files that one call may ask for or confirm.",
+        &MAX_BULK_FILES,
+        1,
+        10_000,
+        GucFlags::default(),
     );
     let week = MAX_SECONDS as i32;
     define_int(

@@ -39,15 +39,72 @@ pub fn install() {
     pg_shmem_init!(SHARED = Table([Set::EMPTY; SHARED_SETS]));
 }
 
+thread_local! {
+    /// While many are admitted together: whose uploads are to be spent at the end.
+    static OWED: RefCell<Option<Vec<Owner>>> = const { RefCell::new(None) };
+}
+
+/// Whose uploads: tenant and user.
+type Owner = (String, String);
+
+/// Runs `admit`, which spends many times; what it spends is taken at its end, all or nothing.
+///
+/// # Errors
+/// `RATE_LIMIT`; nothing was taken then, nor is it when `admit` fails.
+pub fn spending_at_once<T>(admit: impl FnOnce() -> Result<T>) -> Result<T> {
+    let owed = Owed::begin();
+    let value = admit()?;
+    owed.pay()?;
+    Ok(value)
+}
+
+/// Forgets what is owed when dropped, also when an ERROR unwinds.
+struct Owed(Option<Vec<Owner>>);
+
+impl Owed {
+    fn begin() -> Self {
+        Self(OWED.replace(Some(Vec::new())))
+    }
+
+    fn pay(self) -> Result<()> {
+        let mut owners = OWED.take().unwrap_or_default();
+        owners.sort_unstable();
+        for owners in owners.chunk_by(PartialEq::eq) {
+            if let Some((tenant, user)) = owners.first() {
+                take_from(tenant, user, owners.len())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Owed {
+    fn drop(&mut self) {
+        OWED.set(self.0.take());
+    }
+}
+
 /// Takes one upload from what the user has left, where `pg_storage.upload_rate` limits that.
 ///
 /// # Errors
 /// `RATE_LIMIT`; nothing was taken then.
 pub fn spend(tenant: &str, user: &str) -> Result<()> {
+    let owed = OWED.with_borrow_mut(|owed| match owed {
+        Some(owed) => {
+            owed.push((tenant.to_owned(), user.to_owned()));
+            true
+        }
+        None => false,
+    });
+    if owed { Ok(()) } else { take_from(tenant, user, 1) }
+}
+
+fn take_from(tenant: &str, user: &str, uploads: usize) -> Result<()> {
     let rate = guc::UPLOAD_RATE.get().unsigned_abs();
     if rate == 0 {
         return Ok(());
     }
+    let uploads = u32::try_from(uploads).unwrap_or(u32::MAX);
     // SAFETY: a plain read of a process-local variable on the main thread.
     let database = unsafe { pg_sys::MyDatabaseId }.to_u32();
     let mut hasher = DefaultHasher::new();
@@ -55,20 +112,33 @@ pub fn spend(tenant: &str, user: &str) -> Result<()> {
     let (owner, now) = (hasher.finish(), monotonic());
     let taken = if preload::preloaded() {
         // Held for one look at a set; nothing in between calls PostgreSQL.
-        take(&mut SHARED.exclusive().0, owner, now, rate)
+        take(&mut SHARED.exclusive().0, owner, now, rate, uploads)
     } else {
         PRIVATE.with_borrow_mut(|table| {
             table.resize(PRIVATE_SETS, Set::EMPTY);
-            take(table, owner, now, rate)
+            take(table, owner, now, rate, uploads)
         })
     };
     taken.map_err(|wait| {
-        Failure::new(Token::RateLimit, "too many uploads were asked for")
-            .detail(format!(
-                "pg_storage.upload_rate allows {rate} a minute; the next is possible in {} seconds.",
-                wait.as_secs() + 1
-            ))
-            .hint("Ask again later.")
+        let failure = Failure::new(Token::RateLimit, "too many uploads were asked for");
+        let when = wait.as_secs() + 1;
+        if uploads == 1 {
+            failure
+                .detail(format!(
+                    "pg_storage.upload_rate allows {rate} a minute; the next is possible in {when} seconds."
+                ))
+                .hint("Ask again later.")
+        } else if uploads > rate {
+            failure
+                .detail(format!("{uploads} were asked for at once; pg_storage.upload_rate allows {rate} a minute."))
+                .hint("Ask for fewer at once.")
+        } else {
+            failure
+                .detail(format!(
+                    "pg_storage.upload_rate allows {rate} a minute; {uploads} at once are possible in {when} seconds."
+                ))
+                .hint("Ask again later, or for fewer at once.")
+        }
     })
 }
 

@@ -55,6 +55,36 @@ pub fn until<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static
     }
 }
 
+/// Connections that PostgreSQL's accounting of descriptors knows of, until dropped. For calls that open many; the few of
+/// any other call are within what it always leaves.
+pub struct Connections(usize);
+
+impl Connections {
+    /// As many as are left, at most `wanted`; at least two, which are among the few.
+    pub fn reserve(wanted: usize) -> Self {
+        let mut reserved = Self(0);
+        // SAFETY: counts, and closes files that PostgreSQL can open again; on the main thread.
+        while reserved.0 < wanted && unsafe { pg_sys::AcquireExternalFD() } {
+            reserved.0 += 1;
+        }
+        reserved
+    }
+
+    /// How many may be opened.
+    pub fn count(&self) -> usize {
+        self.0.max(2)
+    }
+}
+
+impl Drop for Connections {
+    fn drop(&mut self) {
+        for _ in 0..self.0 {
+            // SAFETY: gives back what was acquired, once; allowed while an ERROR unwinds.
+            unsafe { pg_sys::ReleaseExternalFD() };
+        }
+    }
+}
+
 /// Runs `build` where a runtime is in reach, for clients that look for one when they are made.
 pub fn in_runtime<T>(build: impl FnOnce() -> T) -> Result<T> {
     let _entered = io_thread()?.runtime.enter();

@@ -29,7 +29,7 @@ pub fn run(scope: Scope, report: &mut Report) -> Result<()> {
     let capabilities = scope.step(upload::recorded_capabilities)?;
     let mut failures = Vec::new();
     while let Some(claim) = scope.step(claim)? {
-        match claim.pending.examine(&capabilities) {
+        match upload::examine(std::slice::from_ref(&claim.pending), &capabilities) {
             Ok(examined) => scope.step(|| settle(&claim, examined, report))?,
             Err(failure) => {
                 scope.step(|| claim.renew(PAUSE))?;
@@ -95,25 +95,38 @@ fn claim() -> Result<Option<Claim>> {
         )
     })?;
     let Some((upload, until)) = claimed else { return Ok(None) };
-    Ok(Some(Claim { upload, until, pending: upload::lock(upload)? }))
+    Ok(Some(Claim { upload, until, pending: upload::lock_one(upload)? }))
 }
 
-fn settle(claim: &Claim, examined: Examined, report: &mut Report) -> Result<()> {
+fn settle(claim: &Claim, examined: Vec<Examined>, report: &mut Report) -> Result<()> {
     if !claim.holds()? {
         return Ok(());
     }
-    match upload::judge(claim.upload, examined)? {
+    upload::note_missing(&examined)?;
+    for examined in examined {
+        conclude(claim, examined, report)?;
+    }
+    Ok(())
+}
+
+fn conclude(claim: &Claim, examined: Examined, report: &mut Report) -> Result<()> {
+    match upload::judge(examined)? {
         Judgement::Absent => {
             upload::close(claim.upload, Reason::Expired, None, None)?;
             report.uploads_expired += 1;
         }
         Judgement::Refused => report.uploads_expired += 1,
         Judgement::Right(bytes) => {
-            let [key, sha256, size, etag] = bytes.datums()?;
             let accepted = catalog::as_owner(|| {
                 catalog::write(
                     "SELECT storage_private.accept_unconfirmed($1, $2, $3, $4, $5)",
-                    &[claim.upload.into(), key, sha256, size, etag],
+                    &[
+                        bytes.upload.into(),
+                        bytes.key.into(),
+                        bytes.sha256.as_bytes().as_slice().into(),
+                        bytes.size.into(),
+                        bytes.etag.into(),
+                    ],
                     |rows| {
                         rows.first()
                             .get_one::<bool>()?

@@ -24,7 +24,7 @@ mod wanted;
 
 pub use ahead::run as ahead;
 pub use apply::try_out;
-pub use record::{keeper_of, record_capabilities};
+pub use record::record_capabilities;
 pub use wanted::physical_name;
 
 use apply::{Unready, apply, attempt};

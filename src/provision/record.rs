@@ -69,11 +69,6 @@ impl Known {
     }
 }
 
-/// The endpoint of the store that has a physical bucket; `None`: it is not on record.
-pub fn keeper_of(name: &str) -> Result<Option<String>> {
-    answer_of("SELECT endpoint FROM storage_private.provisioning_of($1, '')", &[name.into()])
-}
-
 /// Keeps what was found by trying; `false` when another session is just doing it.
 pub fn record_capabilities(config: &Config, capabilities: &Capabilities) -> Result<bool> {
     let json = serde_json::to_value(capabilities).map_err(|error| Failure::internal(error.to_string()))?;

@@ -33,13 +33,14 @@ impl Set {
     /// Nobody has taken anything.
     pub const EMPTY: Self = Self { floor: 0, buckets: [Bucket { owner: 0, full_at: 0 }; WAYS] };
 
-    fn take(&mut self, owner: u64, now: u64, per_minute: u32) -> Result<(), Duration> {
+    fn take(&mut self, owner: u64, now: u64, per_minute: u32, tokens: u32) -> Result<(), Duration> {
         let known = self.buckets.iter().position(|bucket| bucket.full_at > 0 && bucket.owner == owner);
         let full_at = match known.and_then(|at| self.buckets.get(at)) {
             Some(bucket) => bucket.full_at,
             None => self.floor,
         };
-        let full_at = full_at.max(now).saturating_add(WINDOW / u64::from(per_minute.max(1)));
+        let cost = (WINDOW / u64::from(per_minute.max(1))).saturating_mul(u64::from(tokens));
+        let full_at = full_at.max(now).saturating_add(cost);
         let latest = now.saturating_add(WINDOW);
         if full_at > latest {
             return Err(Duration::from_nanos(full_at - latest));
@@ -56,17 +57,18 @@ impl Set {
     }
 }
 
-/// Takes a token from the bucket of `owner`, a hash; else says how long it takes until there is one, and takes nothing.
+/// Takes tokens from the bucket of `owner`, a hash; else says how long it takes until there are so many, and takes nothing.
+/// More than a minute's there never are.
 ///
 /// `now` is nanoseconds of a clock that only goes forward, the same for all who use the table. A table that is full
 /// forgets the bucket that is closest to full; whoever is not in it is taken for the one forgotten.
 ///
 /// # Errors
 /// How long to wait.
-pub fn take(table: &mut [Set], owner: u64, now: u64, per_minute: u32) -> Result<(), Duration> {
+pub fn take(table: &mut [Set], owner: u64, now: u64, per_minute: u32, tokens: u32) -> Result<(), Duration> {
     let sets = table.len().max(1) as u64;
     match table.get_mut((owner % sets) as usize) {
-        Some(set) => set.take(owner, now, per_minute),
+        Some(set) => set.take(owner, now, per_minute, tokens),
         None => Ok(()),
     }
 }
@@ -82,7 +84,7 @@ mod tests {
 
     /// How many tokens `owner` gets without a pause.
     fn burst(table: &mut [Set], owner: u64, now: u64, per_minute: u32) -> u32 {
-        (0..).take_while(|_| take(table, owner, now, per_minute).is_ok()).count() as u32
+        (0..).take_while(|_| take(table, owner, now, per_minute, 1).is_ok()).count() as u32
     }
 
     #[test]
@@ -90,13 +92,13 @@ mod tests {
         for per_minute in [1, 2, 7, 60, 1000, 1_000_000] {
             let mut table = [Set::EMPTY; 4];
             assert_eq!(burst(&mut table, 5, START, per_minute), per_minute);
-            let wait = take(&mut table, 5, START, per_minute).err().unwrap_or_default();
+            let wait = take(&mut table, 5, START, per_minute, 1).err().unwrap_or_default();
             assert!(
                 wait > Duration::ZERO && wait <= Duration::from_nanos(WINDOW / u64::from(per_minute)),
                 "{wait:?}"
             );
             let then = START + wait.as_nanos() as u64;
-            assert!(take(&mut table, 5, then - 1, per_minute).is_err());
+            assert!(take(&mut table, 5, then - 1, per_minute, 1).is_err());
             assert_eq!(burst(&mut table, 5, then, per_minute), 1, "{per_minute} a minute");
         }
     }
@@ -106,10 +108,22 @@ mod tests {
         let mut table = [Set::EMPTY; 1];
         assert_eq!(burst(&mut table, 5, START, 10), 10);
         for _ in 0..1000 {
-            assert!(take(&mut table, 5, START, 10).is_err());
+            assert!(take(&mut table, 5, START, 10, 1).is_err());
         }
         assert_eq!(burst(&mut table, 5, START + 30 * SECOND, 10), 5);
         assert_eq!(burst(&mut table, 5, START + 1000 * SECOND, 10), 10, "idling saves nothing up");
+    }
+
+    #[test]
+    fn many_are_taken_together_or_not_at_all() {
+        let mut table = [Set::EMPTY; 1];
+        assert!(take(&mut table, 5, START, 10, 11).is_err());
+        assert_eq!(take(&mut table, 5, START, 10, 7), Ok(()));
+        let wait = take(&mut table, 5, START, 10, 4);
+        assert_eq!(wait, Err(Duration::from_secs(6)));
+        assert_eq!(take(&mut table, 5, START + 6 * SECOND, 10, 4), Ok(()));
+        assert_eq!(burst(&mut table, 5, START + 6 * SECOND, 10), 0);
+        assert!(take(&mut table, 6, START, 1_000_000, u32::MAX).is_err());
     }
 
     #[test]
@@ -125,7 +139,7 @@ mod tests {
         let mut table = [Set::EMPTY; 1];
         assert_eq!(burst(&mut table, 1, START, 10), 10);
         for owner in 2..100 {
-            let _ = take(&mut table, owner, START, 10);
+            let _ = take(&mut table, owner, START, 10, 1);
         }
         assert_eq!(burst(&mut table, 1, START, 10), 0);
         // The others are let in again as time passes.
@@ -149,7 +163,7 @@ mod tests {
             let mut granted: HashMap<u64, u64> = HashMap::new();
             for (owner, passed) in asks {
                 now += passed;
-                if take(&mut table, owner, now, per_minute).is_ok() {
+                if take(&mut table, owner, now, per_minute, 1).is_ok() {
                     let sum = granted.entry(owner).or_default();
                     *sum += 1;
                     let earned = (now - START) * u64::from(per_minute) / WINDOW;

@@ -11,6 +11,7 @@
 mod clock;
 mod config;
 mod credentials;
+mod each;
 mod error;
 mod http;
 mod inspect;
@@ -21,6 +22,7 @@ mod store;
 pub mod verify;
 
 pub use config::{CredentialSource, StoreConfig};
+pub use each::each;
 pub use error::{ErrorKind, StoreError};
 pub use inspect::{Inspection, Reading, inspect};
 pub use s3::S3Store;

@@ -1,0 +1,178 @@
+//! What the store is asked about uploads, many at once. Talks to the store only: the worker does it with no transaction
+//! open.
+
+use std::collections::BTreeSet;
+
+use pg_storage_core::content_type::ContentType;
+use pg_storage_core::digest::Digest;
+use pg_storage_core::error::Token;
+use pg_storage_core::key::attempt_key;
+use pg_storage_store::probe::Capabilities;
+use pg_storage_store::verify::{self, Expected, Finding};
+use pg_storage_store::{ErrorKind, S3Store, StoreError, each};
+use pgrx::JsonB;
+
+use super::pending::Pending;
+use crate::config::{self, Config};
+use crate::error::{Failure, Result};
+use crate::{cache, catalog, session, wait};
+
+/// Uploads that are asked about at the same time: enough to hide the way to a store far away, few enough for a store and
+/// a backend that have others to serve.
+const AT_ONCE: usize = 32;
+
+/// Connections that asking about one upload may take.
+const CONNECTIONS: usize = 2;
+
+/// What the store was seen to hold for an upload.
+pub struct Examined {
+    pub(super) upload: pgrx::Uuid,
+    pub(super) seen: Seen,
+    /// What this examination may have copied the bytes to.
+    pub(super) copy: Option<String>,
+    /// The key that the URL names.
+    pub(super) object_key: Option<String>,
+}
+
+pub(super) enum Seen {
+    /// Bytes, or none.
+    Found(Finding),
+    /// Not even this bucket.
+    BucketGone(String),
+}
+
+/// One upload's question to the store.
+struct Question {
+    physical: String,
+    key: String,
+    /// Where staged bytes are copied to; `None`: they are at their final key.
+    copy: Option<String>,
+    expected: Expected,
+}
+
+impl Question {
+    /// `None`: nothing was ever asked to be there.
+    fn about(pending: &Pending) -> Result<Option<Self>> {
+        let Some(place) = &pending.place else { return Ok(None) };
+        Ok(Some(Self {
+            physical: place.physical_name.clone(),
+            key: place.object_key.clone(),
+            copy: (!place.direct).then(|| attempt_key(&place.final_key)),
+            expected: Expected {
+                size: pending.size.unsigned_abs(),
+                sha256: pending.sha256.as_deref().map(Digest::parse_hex).transpose()?,
+                content_type: ContentType::parse(&pending.content_type)?,
+                check_bytes: pending.check_bytes,
+            },
+        }))
+    }
+
+    async fn ask(
+        self,
+        store: S3Store,
+        capabilities: Capabilities,
+    ) -> std::result::Result<(Seen, Self), StoreError> {
+        let Self { physical, key, copy, expected } = &self;
+        let finding = match copy {
+            None => verify::direct(&store, physical, key, expected, &capabilities).await,
+            Some(copy) => verify::staged(&store, physical, key, copy, expected, &capabilities).await,
+        };
+        match finding {
+            Ok(finding) => Ok((Seen::Found(finding), self)),
+            Err(error) if error.kind == ErrorKind::NoSuchBucket => {
+                Ok((Seen::BucketGone(self.physical.clone()), self))
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Asks the store what arrived for each of these uploads; the answers are in their order. Staged bytes that are as
+/// promised have been copied to a key of this call's own. The first question that fails ends all.
+pub fn examine(uploads: &[Pending], capabilities: &Capabilities) -> Result<Vec<Examined>> {
+    let mut questions = Vec::with_capacity(uploads.len());
+    for (at, pending) in uploads.iter().enumerate() {
+        if let Some(question) = Question::about(pending)? {
+            questions.push((at, question));
+        }
+    }
+    let mut examined: Vec<Examined> = uploads
+        .iter()
+        .map(|pending| Examined {
+            upload: pending.id,
+            seen: Seen::Found(Finding::Absent),
+            copy: None,
+            object_key: None,
+        })
+        .collect();
+    if questions.is_empty() {
+        return Ok(examined);
+    }
+    let config = config::current()?;
+    uploads.iter().try_for_each(|pending| check_keeper(pending, &config))?;
+    let store = session::store(&config)?;
+    let connections = wait::Connections::reserve(questions.len().min(AT_ONCE) * CONNECTIONS);
+    let at_once = connections.count() / CONNECTIONS;
+    let capabilities = *capabilities;
+    let answers = wait::until(each(questions, at_once, move |(at, question)| {
+        let store = store.clone();
+        async move {
+            let answer = question.ask(store, capabilities).await;
+            answer.map(|answer| (at, answer)).map_err(|error| (at, error))
+        }
+    }))?;
+    let answers = answers.map_err(|(at, error)| match uploads {
+        [_] => Failure::from(error),
+        _ => {
+            let upload = uploads.get(at).map(|pending| pending.id.to_string()).unwrap_or_default();
+            Failure::from(error).about(format!("Upload {upload}"))
+        }
+    })?;
+    for (at, (seen, question)) in answers {
+        if let Some(examined) = examined.get_mut(at) {
+            (examined.seen, examined.copy, examined.object_key) = (seen, question.copy, Some(question.key));
+        }
+    }
+    Ok(examined)
+}
+
+/// Refuses to ask a store that knows nothing of the upload's key, and would say that nothing arrived.
+fn check_keeper(pending: &Pending, config: &Config) -> Result<()> {
+    let (Some(place), Some(kept_by)) = (&pending.place, &pending.kept_by) else { return Ok(()) };
+    if *kept_by == config.endpoint {
+        return Ok(());
+    }
+    Err(Failure::new(Token::NotConfigured, "another store has the bucket")
+        .detail(format!("{} is kept by {kept_by}; pg_storage.endpoint is {}.", place.physical_name, config.endpoint))
+        .hint("Set pg_storage.endpoint back; or, where the store has moved with its objects, storage.provision_bucket() records that."))
+}
+
+/// Records which physical buckets were seen to be gone, in the order of their names.
+pub fn note_missing(examined: &[Examined]) -> Result<()> {
+    let gone: BTreeSet<&str> = examined
+        .iter()
+        .filter_map(|examined| match &examined.seen {
+            Seen::BucketGone(physical) => Some(physical.as_str()),
+            Seen::Found(_) => None,
+        })
+        .collect();
+    for physical in gone {
+        cache::evict(physical);
+        cache::evict_at(cache::At::Commit, physical);
+        catalog::run_as_owner("SELECT storage_private.mark_missing($1)", &[physical.into()])?;
+    }
+    Ok(())
+}
+
+/// What the store was seen to enforce; what is not recorded counts as not enforced.
+pub fn recorded_capabilities() -> Result<Capabilities> {
+    let config = config::current()?;
+    let recorded: Option<JsonB> = catalog::as_owner(|| {
+        catalog::read(
+            "SELECT storage_private.capabilities_of($1)",
+            &[config.endpoint.as_str().into()],
+            |rows| Ok(rows.first().get_one()?),
+        )
+    })?;
+    Ok(recorded.and_then(|json| serde_json::from_value(json.0).ok()).unwrap_or_default())
+}

@@ -1,0 +1,32 @@
+//! Uploads: admitted, opened, confirmed, aborted. The rows are SQL's; deciding, signing and asking the store are here.
+//!
+//! - [`admission`]: what is declared, held against the rules; what only the server chooses
+//! - [`request`], [`bulk`]: tickets, for one file and for many
+//! - [`pending`]: requests as they stand
+//! - [`examine`]: what the store is asked
+//! - [`confirm`]: what becomes of it
+
+use pg_storage_core::name::Filename;
+use pg_storage_core::path::FilePath;
+
+use crate::error::OrRaise;
+
+mod admission;
+mod bulk;
+mod confirm;
+mod examine;
+mod pending;
+mod request;
+
+pub use admission::{Declared, admit};
+pub use bulk::open_many;
+pub use confirm::{Judgement, abort, confirm, confirm_many, judge};
+pub use examine::{Examined, examine, note_missing, recorded_capabilities};
+pub use pending::{Pending, close, lock_one};
+pub use request::{Ticket, Wanted, open};
+
+/// Refuses a name or path that breaks the rules.
+pub fn check_names(filename: &str, path: Option<&str>) {
+    Filename::parse(filename).or_raise();
+    path.map(FilePath::parse).transpose().or_raise();
+}
