@@ -29,6 +29,7 @@ mod tests {
             ("deletion_delay", "86400", Some("s")),
             ("max_pending_uploads", "0", None),
             ("upload_rate", "0", None),
+            ("max_bulk_files", "100", None),
             ("connect_timeout", "3000", Some("ms")),
             ("request_timeout", "30000", Some("ms")),
             ("max_attempts", "3", None),
@@ -50,6 +51,7 @@ mod tests {
             assert_eq!(column("unit").as_deref(), unit, "{name}");
         }
         assert_eq!(text("SHOW pg_storage.max_file_size").as_deref(), Some("200MB"));
+        assert_eq!(text("SHOW pg_storage.max_bulk_size").as_deref(), Some("1GB"));
     }
 
     #[pg_test]

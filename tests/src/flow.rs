@@ -2,7 +2,7 @@
 
 use crate::http::{self, Headers, Response};
 use pg_storage_core::digest::Digest;
-use postgres::{Client, Error};
+use postgres::{Client, Error, Row};
 use std::time::SystemTime;
 
 /// What a client declares of a file. Start from [`Upload::of`] and change what the test is about.
@@ -65,11 +65,9 @@ impl Upload {
 
     /// Asks for a ticket, or says why it was refused.
     pub fn try_request(&self, session: &mut Client) -> Result<Ticket, Error> {
+        let call = "storage.request_upload_url($1, $2, $3, $4, $5, $6, expires_in => $7::text::interval)";
         let row = session.query_one(
-            "SELECT t.upload_id::text, t.file_id::text, t.deduplicated, t.method, t.url, t.expires_at,
-                    ARRAY(SELECT h.key FROM jsonb_each_text(t.headers) h ORDER BY h.key),
-                    ARRAY(SELECT h.value FROM jsonb_each_text(t.headers) h ORDER BY h.key)
-             FROM storage.request_upload_url($1, $2, $3, $4, $5, $6, expires_in => $7::text::interval) t",
+            &format!("SELECT {TICKET} FROM {call} t"),
             &[
                 &self.bucket,
                 &self.filename,
@@ -80,16 +78,7 @@ impl Upload {
                 &self.expires_in,
             ],
         )?;
-        let (names, values): (Vec<String>, Vec<String>) = (row.get(6), row.get(7));
-        Ok(Ticket {
-            upload_id: row.get(0),
-            file_id: row.get(1),
-            deduplicated: row.get(2),
-            method: row.get(3),
-            url: row.get(4),
-            expires_at: row.get(5),
-            headers: names.into_iter().zip(values).collect(),
-        })
+        Ok(Ticket::of(&row))
     }
 
     /// Asks for a ticket.
@@ -113,6 +102,45 @@ impl Upload {
     }
 }
 
+/// Asks for tickets for all of these in one call, or says why it was refused. The bucket is the first one's.
+pub fn try_request_all(session: &mut Client, uploads: &[Upload]) -> Result<Vec<Ticket>, Error> {
+    let bucket = uploads.first().and_then(|upload| upload.bucket.as_deref());
+    let column = |of: fn(&Upload) -> Option<&str>| uploads.iter().map(of).collect::<Vec<_>>();
+    let rows = session.query(
+        &format!(
+            "SELECT {TICKET}
+             FROM storage.request_upload_urls($1, ARRAY(
+                SELECT ROW(f.filename, f.content_type, f.size, f.sha256, f.path, NULL)::storage.upload_spec
+                FROM unnest($2::text[], $3::text[], $4::bigint[], $5::text[], $6::text[])
+                     WITH ORDINALITY AS f(filename, content_type, size, sha256, path, place)
+                ORDER BY f.place)) t"
+        ),
+        &[
+            &bucket,
+            &column(|upload| Some(&upload.filename)),
+            &column(|upload| Some(&upload.content_type)),
+            &uploads.iter().map(|upload| upload.size).collect::<Vec<_>>(),
+            &column(|upload| upload.sha256.as_deref()),
+            &column(|upload| upload.path.as_deref()),
+        ],
+    )?;
+    Ok(rows.iter().map(Ticket::of).collect())
+}
+
+/// Asks for tickets for all of these in one call.
+#[track_caller]
+pub fn request_all(session: &mut Client, uploads: &[Upload]) -> Vec<Ticket> {
+    match try_request_all(session, uploads) {
+        Ok(tickets) => tickets,
+        Err(error) => panic!("the request was refused: {:?}", error.as_db_error()),
+    }
+}
+
+/// The columns of a ticket `t` that [`Ticket::of`] reads.
+const TICKET: &str = "t.upload_id::text, t.file_id::text, t.deduplicated, t.method, t.url, t.expires_at,
+    ARRAY(SELECT h.key FROM jsonb_each_text(t.headers) h ORDER BY h.key),
+    ARRAY(SELECT h.value FROM jsonb_each_text(t.headers) h ORDER BY h.key)";
+
 /// What `request_upload_url` gave.
 #[derive(Clone, Debug)]
 pub struct Ticket {
@@ -133,6 +161,19 @@ pub struct Ticket {
 }
 
 impl Ticket {
+    fn of(row: &Row) -> Self {
+        let (names, values): (Vec<String>, Vec<String>) = (row.get(6), row.get(7));
+        Self {
+            upload_id: row.get(0),
+            file_id: row.get(1),
+            deduplicated: row.get(2),
+            method: row.get(3),
+            url: row.get(4),
+            expires_at: row.get(5),
+            headers: names.into_iter().zip(values).collect(),
+        }
+    }
+
     /// The URL of a ticket that is not deduplicated.
     #[track_caller]
     pub fn url(&self) -> &str {
@@ -160,6 +201,10 @@ pub struct Verdict {
 }
 
 impl Verdict {
+    fn of(row: &Row) -> Self {
+        Self { status: row.get(0), reason: row.get(1), details: row.get(2), finished: row.get(3) }
+    }
+
     /// Status and reason for one assertion.
     pub fn outcome(&self) -> (&str, Option<&str>) {
         (&self.status, self.reason.as_deref())
@@ -176,6 +221,28 @@ pub fn try_confirm(session: &mut Client, upload_id: &str) -> Result<Verdict, Err
 pub fn confirm(session: &mut Client, upload_id: &str) -> Verdict {
     match try_confirm(session, upload_id) {
         Ok(verdict) => verdict,
+        Err(error) => panic!("confirm failed: {:?}", error.as_db_error()),
+    }
+}
+
+/// Confirms all of these in one call and gives id and verdict of each row, or says why that failed.
+pub fn try_confirm_all(session: &mut Client, upload_ids: &[&str]) -> Result<Vec<(String, Verdict)>, Error> {
+    let rows = session.query(
+        "SELECT u.status::text, u.reason, u.details, u.finished_at IS NOT NULL, u.id::text
+         FROM storage.confirm_uploads($1::text[]::uuid[]) u",
+        &[&upload_ids],
+    )?;
+    Ok(rows.iter().map(|row| (row.get(4), Verdict::of(row))).collect())
+}
+
+/// Confirms all of these in one call: a verdict for each, in order.
+#[track_caller]
+pub fn confirm_all(session: &mut Client, upload_ids: &[&str]) -> Vec<Verdict> {
+    match try_confirm_all(session, upload_ids) {
+        Ok(rows) => {
+            assert_eq!(rows.iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>(), upload_ids);
+            rows.into_iter().map(|(_, verdict)| verdict).collect()
+        }
         Err(error) => panic!("confirm failed: {:?}", error.as_db_error()),
     }
 }
@@ -199,7 +266,7 @@ fn verdict_of(session: &mut Client, source: &str, upload_id: &str) -> Result<Ver
         ),
         &[&upload_id],
     )?;
-    Ok(Verdict { status: row.get(0), reason: row.get(1), details: row.get(2), finished: row.get(3) })
+    Ok(Verdict::of(&row))
 }
 
 /// The presigned URL of a file.

@@ -49,7 +49,9 @@ fn public_functions_name_their_errors_and_arguments() {
     // Those that can fail in ways of their own say how; what a caller branches on is documentation.
     for function in [
         "request_upload_url",
+        "request_upload_urls",
         "confirm_upload",
+        "confirm_uploads",
         "abort_upload",
         "download_url",
         "create_bucket",

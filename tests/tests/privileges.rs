@@ -67,23 +67,28 @@ const READER: &str = "
     type storage.bucket_access USAGE
     type storage.dedup_scope USAGE
     type storage.signed_url USAGE
+    type storage.upload_spec USAGE
     type storage.upload_status USAGE
     type storage.upload_ticket USAGE";
 
 const WRITER: &str = "
     storage.abort_upload EXECUTE
     storage.confirm_upload EXECUTE
+    storage.confirm_uploads EXECUTE
     storage.delete_file EXECUTE
     storage.files DELETE
     storage.files UPDATE (filename metadata path)
     storage.request_upload_url EXECUTE
+    storage.request_upload_urls EXECUTE
     storage.upload_requests INSERT (bucket_id content_type expires_in filename metadata path sha256 size)
     storage.upload_requests SELECT
     storage_private.abort EXECUTE
     storage_private.admit EXECUTE
     storage_private.confirm EXECUTE
+    storage_private.confirm_all EXECUTE
     storage_private.find_bucket EXECUTE
     storage_private.open_upload EXECUTE
+    storage_private.open_uploads EXECUTE
     storage_private.require_writable EXECUTE
     storage_private.shareable_objects EXECUTE
     storage_private.shares_with EXECUTE";

@@ -20,13 +20,23 @@ const AT_LAST: Duration = Duration::from_secs(10);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Call {
     Request,
+    RequestMany,
     Confirm,
+    ConfirmMany,
     Provision,
     Maintain,
     Check,
 }
 
-const CALLS: [Call; 5] = [Call::Request, Call::Confirm, Call::Provision, Call::Maintain, Call::Check];
+const CALLS: [Call; 7] = [
+    Call::Request,
+    Call::RequestMany,
+    Call::Confirm,
+    Call::ConfirmMany,
+    Call::Provision,
+    Call::Maintain,
+    Call::Check,
+];
 
 /// A database in which one call is ready to be made, to a store that falls silent when told so.
 struct Stage {
@@ -50,6 +60,19 @@ impl Stage {
             Call::Request => {
                 "SELECT storage.request_upload_url('private', 'n.txt', 'text/plain', 7)".to_owned()
             }
+            Call::RequestMany => {
+                let file = "(n.txt,text/plain,7,,,)";
+                format!(
+                    "SELECT count(*) FROM storage.request_upload_urls('private', '{{\"{file}\",\"{file}\"}}')"
+                )
+            }
+            Call::ConfirmMany => {
+                // More than are asked about at once.
+                let tickets = flow::request_all(&mut ada, &vec![flow::Upload::declared(bytes); 40]);
+                assert!(tickets.iter().all(|ticket| ticket.put(bytes).is_success()));
+                let ids: Vec<&str> = tickets.iter().map(|ticket| ticket.upload_id.as_str()).collect();
+                format!("SELECT count(*) FROM storage.confirm_uploads('{{{}}}')", ids.join(","))
+            }
             Call::Confirm => {
                 let ticket = flow::Upload::declared(bytes).request(&mut ada);
                 assert!(ticket.put(bytes).is_success());
@@ -70,7 +93,7 @@ impl Stage {
     /// A session of the role that makes this call.
     fn session(&self) -> Client {
         match self.call {
-            Call::Request | Call::Confirm => self.scene.user("ada"),
+            Call::Request | Call::RequestMany | Call::Confirm | Call::ConfirmMany => self.scene.user("ada"),
             Call::Provision => self.scene.manager("ada"),
             Call::Maintain | Call::Check => self.scene.superuser(),
         }
@@ -298,7 +321,7 @@ fn request_timeout_is_the_longest_a_silent_store_can_take() {
         let mut session = stage.session();
         let begun = Instant::now();
         match call {
-            Call::Request | Call::Confirm | Call::Provision => {
+            Call::Request | Call::RequestMany | Call::Confirm | Call::ConfirmMany | Call::Provision => {
                 let refusal = refused(session.batch_execute(&stage.statement));
                 assert_eq!(refusal.code(), ("58030", "STORE_TIMEOUT"), "{call:?}: {refusal:?}");
                 assert!(refusal.hint.unwrap().contains("pg_storage.request_timeout"));
