@@ -13,7 +13,7 @@ use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use aws_sdk_s3::Client;
-use aws_sdk_s3::config::retry::{RetryConfig, RetryPartition};
+use aws_sdk_s3::config::retry::{RetryConfig, RetryPartition, TokenBucket};
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{
     BehaviorVersion, Builder, Config, IdentityCache, Region, RequestChecksumCalculation,
@@ -75,8 +75,11 @@ impl S3Store {
             .identity_cache(IdentityCache::no_cache())
             .timeout_config(timeouts)
             .retry_config(retries)
-            // The SDK would share one budget of retries among all stores of a region, however many are down.
-            .retry_partition(RetryPartition::custom("pg_storage").build())
+            // The SDK would share one budget of retries among all stores of a region, however many are down, and among
+            // calls that are made together, so that some would be given up early. Each has its limits.
+            .retry_partition(
+                RetryPartition::custom("pg_storage").token_bucket(TokenBucket::unlimited()).build(),
+            )
             // Pauses in a stream are timed where it is read; the SDK's own watch has limits of its own.
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             // Checksums that nobody asked for are refused by stores older than they are.
