@@ -337,30 +337,48 @@ fn limits_of_buckets_and_users_count_each_file() {
 
 #[test]
 fn the_rate_of_uploads_counts_each_file_and_a_refused_call_costs_nothing() {
-    let scene = used();
-    // One comes back every twelve seconds, which the test does not take.
-    scene.set("pg_storage.upload_rate", "5");
-    let mut ada = scene.user("ada");
+    let limited = || {
+        let scene = used();
+        // One comes back every thirty seconds, which the test does not take.
+        scene.set("pg_storage.upload_rate", "2");
+        scene
+    };
     let files = |count| vec![Upload::of(b"x"); count];
-    for _ in 0..3 {
-        let refusal = refused_whole(&scene, &mut ada, &files(6));
-        assert_eq!(refusal.code(), ("53400", "RATE_LIMIT"));
-        assert!(refusal.detail.unwrap().starts_with("6 were asked for at once"));
-    }
-    request_all(&mut ada, &files(3));
+    let scene = limited();
+    let mut ada = scene.user("ada");
     for _ in 0..3 {
         let refusal = refused_whole(&scene, &mut ada, &files(3));
         assert_eq!(refusal.code(), ("53400", "RATE_LIMIT"));
-        assert!(refusal.detail.unwrap().contains("3 at once are possible in "));
-        // Nor does one that is refused for something else.
-        let taken = [Upload::of(b"x").at("a"), Upload::of(b"x").at("a")];
-        assert_eq!(refused_whole(&scene, &mut ada, &taken).token, "PATH_TAKEN");
+        assert!(refusal.detail.unwrap().starts_with("3 were asked for at once"));
     }
-    request_all(&mut ada, &files(2));
-    assert_eq!(refused_whole(&scene, &mut ada, &files(2)).token, "RATE_LIMIT");
-    // What was owed when a statement ended by an ERROR is not owed by the next one.
-    ada.batch_execute("SET pg_storage.upload_rate = 9").unwrap_err();
-    assert_eq!(refused(Upload::of(b"x").try_request(&mut ada)).token, "RATE_LIMIT");
+    request_all(&mut ada, &files(1));
+    for _ in 0..3 {
+        let refusal = refused_whole(&scene, &mut ada, &files(2));
+        assert_eq!(refusal.code(), ("53400", "RATE_LIMIT"));
+        assert!(refusal.detail.unwrap().contains("2 at once are possible in "));
+    }
+    request_all(&mut ada, &files(1));
+    assert_eq!(refused_whole(&scene, &mut ada, &files(1)).token, "RATE_LIMIT");
+
+    // Nor does one that is refused in the middle for something else, and what it owed is forgotten: rows inserted
+    // directly are counted as ever.
+    let scene = limited();
+    let mut ada = scene.user("ada");
+    let quota = |count: &str| {
+        let update = format!("UPDATE storage.buckets SET max_file_count = {count} WHERE key = 'private'");
+        scene.superuser().batch_execute(&update).unwrap();
+    };
+    quota("2");
+    for _ in 0..3 {
+        assert_eq!(refused_whole(&scene, &mut ada, &files(2)).token, "QUOTA_EXCEEDED");
+    }
+    quota("NULL");
+    let insert = "INSERT INTO storage.upload_requests (bucket_id, filename, content_type, size)
+                  SELECT id, 'a.txt', 'text/plain', 1 FROM storage.buckets WHERE key = 'private' AND owner_id = 'ada'";
+    for _ in 0..2 {
+        ada.batch_execute(insert).unwrap();
+    }
+    assert_eq!(refused(ada.batch_execute(insert)).token, "RATE_LIMIT");
 }
 
 #[test]
@@ -580,13 +598,45 @@ fn two_calls_about_the_same_uploads_in_other_orders_both_succeed() {
 }
 
 #[test]
+fn calls_that_wait_for_one_in_the_middle_go_on_one_after_the_other() {
+    let scene = used();
+    let mut holding = scene.user("ada");
+    let tickets = request_all(&mut holding, &vec![Upload::declared(b"held"); 3]);
+    put_all(&tickets, b"held");
+    let mut forth: Vec<String> = tickets.iter().map(|ticket| ticket.upload_id.clone()).collect();
+    forth.sort_unstable();
+    let back: Vec<String> = forth.iter().rev().cloned().collect();
+    holding.batch_execute("BEGIN").unwrap();
+    flow::confirm(&mut holding, &forth[1]);
+    let waiting: Vec<_> = [forth, back]
+        .into_iter()
+        .map(|listed| {
+            let mut session = scene.user("ada");
+            let pid: i32 = session.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0);
+            let waiting = std::thread::spawn(move || {
+                confirm_all(&mut session, &listed.iter().map(String::as_str).collect::<Vec<_>>())
+            });
+            eventually("a call to wait", LIMIT, || {
+                scene.value::<bool>(&format!("SELECT cardinality(pg_blocking_pids({pid})) > 0")).then_some(())
+            });
+            waiting
+        })
+        .collect();
+    holding.batch_execute("COMMIT").unwrap();
+    for waiting in waiting {
+        let verdicts = waiting.join().unwrap();
+        assert!(verdicts.iter().all(|verdict| verdict.outcome() == ("uploaded", None)), "{verdicts:?}");
+    }
+}
+
+#[test]
 fn calls_that_cross_in_uploads_hashes_and_paths_never_deadlock() {
     let scene = used();
     scene.set("deadlock_timeout", "100ms");
     const FILES: usize = 12;
     for round in 0..12 {
         let bytes: Vec<Vec<u8>> = (0..FILES).map(|at| some_bytes(&format!("{round} {at}"), 40)).collect();
-        // Two uploads of each file and path: crossing calls share hashes and paths, and here and there an upload.
+        // Two uploads of each file and path: crossing calls share hashes, paths and two of the uploads.
         let files: Vec<Upload> = bytes
             .iter()
             .enumerate()
@@ -599,7 +649,9 @@ fn calls_that_cross_in_uploads_hashes_and_paths_never_deadlock() {
         }
         let forth = ids(&first);
         let mut back: Vec<&str> = ids(&second);
-        back[round % FILES] = forth[round % FILES];
+        for at in [round, round + 5] {
+            back[at % FILES] = forth[at % FILES];
+        }
         back.reverse();
         let barrier = Barrier::new(3);
         std::thread::scope(|scope| {
