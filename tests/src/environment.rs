@@ -54,6 +54,8 @@ pub fn ceph(program: &str) -> Command {
     server_command(path.unwrap_or_else(|| {
         panic!("there is no {program} of Ceph: run `make ceph`, or install ceph-mon, ceph-osd and radosgw")
     }))
+}
+
 /// The Node.js packages of `tests/web`. Missing ones are a failure, as everything that a test needs.
 pub fn web_packages() -> PathBuf {
     let path = PathBuf::from(required("PG_STORAGE_WEB")).join("node_modules");
