@@ -122,6 +122,10 @@ pub fn ensure(bucket: &Bucket, ask: Ask) -> Result<Place> {
         Recorded::Stale => cache::evict_at(At::End, &wanted.name),
     }
     cache::put(&config.endpoint, &wanted.name, ready, seen);
+    if known.moved {
+        // Should the settings name the other store again, it has to be recorded again.
+        cache::evict_at(At::Commit, &wanted.name);
+    }
     finish(bucket, wanted, ready)
 }
 

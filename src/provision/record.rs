@@ -22,6 +22,8 @@ pub struct Known {
     pub key_prefix: String,
     /// Whether it is ready, on the store of the settings.
     pub ready: bool,
+    /// Whether another store had it until now.
+    pub moved: bool,
     /// The web origins that the store was last given.
     pub origins: Option<Vec<String>>,
     /// The configuration that is wanted.
@@ -50,6 +52,7 @@ impl Known {
                         access: row.get::<String>(1)?.and_then(|text| Access::parse(&text)),
                         ready: row.get(3)?.unwrap_or(false)
                             && endpoint.as_deref() == Some(config.endpoint.as_str()),
+                        moved: endpoint.is_some_and(|endpoint| endpoint != config.endpoint),
                         generation: row.get(4)?.unwrap_or(1),
                         origins: row.get(6)?,
                         fixed: row.get(7)?.unwrap_or(false),

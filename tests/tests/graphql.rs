@@ -5,8 +5,6 @@ use pg_storage_tests::flow::{sha256, some_bytes};
 use pg_storage_tests::{Scene, http, web::Site};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::path::Path;
 
 fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_else(|| panic!("not a text: {value}"))

@@ -140,7 +140,7 @@ impl World {
             );
         }
         assert!(!PANICKED.load(Ordering::Acquire), "the server panicked: {}", shown());
-        if self.cases.fetch_add(1, Ordering::Relaxed) % LOOK_EVERY == 0 {
+        if self.cases.fetch_add(1, Ordering::Relaxed).is_multiple_of(LOOK_EVERY) {
             self.look();
             // Some input may have deleted it.
             self.ask(&signed(Method::Put, "bucket", "", &[], &[], b""), false);
@@ -283,8 +283,8 @@ pub(crate) fn requests(data: &[u8]) {
     let world = world();
     let mut input = Input::new(data);
     let (method, way) = (input.choice(&METHODS), input.byte() % 8);
-    let bucket = if input.byte() % 4 == 0 { input.text() } else { "bucket".to_owned() };
-    let key = if input.byte() % 4 == 0 { String::new() } else { input.text() };
+    let bucket = if input.byte().is_multiple_of(4) { input.text() } else { "bucket".to_owned() };
+    let key = if input.byte().is_multiple_of(4) { String::new() } else { input.text() };
     let query: Vec<(&str, String)> =
         (0..input.byte() % 4).map(|_| (input.choice(&PARAMETERS), input.text())).collect();
     let headers: Vec<(&str, String)> = (0..input.byte() % 4)
