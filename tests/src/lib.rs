@@ -11,6 +11,7 @@ mod ceph;
 mod cluster;
 mod daemon;
 mod database;
+pub mod docs;
 pub mod environment;
 mod faulty_store;
 pub mod flow;

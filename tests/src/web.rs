@@ -1,7 +1,7 @@
 //! Web clients of a scene: a site with a GraphQL API in front of its database, and a browser that opens a page of it.
 
 use crate::daemon::Daemon;
-use crate::{Scene, environment, eventually, http, scratch};
+use crate::{Scene, docs, environment, eventually, http, scratch};
 use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -40,12 +40,17 @@ impl Site {
                  END $$"
             ))
             .expect("make the roles of the site");
+        Self::behind(scene, &login, &reader)
+    }
 
+    /// Starts one that logs in as `login` and becomes `anonymous` for those who did not log in.
+    pub fn behind(scene: &Scene, login: &str, anonymous: &str) -> Self {
+        let database = scene.database.name();
         let scripts = scripts();
         let mut command = node(&scripts, "site.mjs");
         command
             .env("DATABASE_URL", format!("postgresql://{login}@/{database}?host={}", socket(scene)))
-            .env("ANONYMOUS_ROLE", reader);
+            .env("ANONYMOUS_ROLE", anonymous);
         let mut daemon = Daemon::spawn("the site", command, &scripts);
         let origin = eventually("the site to listen", Duration::from_secs(120), || {
             daemon.assert_running();
@@ -67,10 +72,14 @@ impl Site {
         self.daemon.log()
     }
 
-    /// A token of a user of the tenant `default` who logged in: a `writer` or a `manager`.
+    /// A token of a user who logged in: a `writer` or a `manager` of the tenant `default`.
     pub fn token(&self, user: &str, level: &str) -> String {
         let role = format!("{}_{level}", self.database);
-        let claims = json!({ "sub": user, "tenant_id": "default", "role": role });
+        self.sign(&json!({ "sub": user, "tenant_id": "default", "role": role }))
+    }
+
+    /// A token with these claims.
+    pub fn sign(&self, claims: &Value) -> String {
         let output = node(&self.scripts, "token.mjs").arg(claims.to_string()).output().expect("run node");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).expect("a token is text").trim().to_owned()
@@ -151,8 +160,8 @@ fn scripts() -> PathBuf {
 }
 
 /// Where the clients are kept.
-pub fn sources() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("web")
+fn sources() -> PathBuf {
+    docs::root().join("tests/web")
 }
 
 fn node(directory: &Path, script: &str) -> Command {

@@ -2,7 +2,7 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use pg_storage_tests::flow::{sha256, some_bytes};
-use pg_storage_tests::{Garage, Scene, each_store, web::Site};
+use pg_storage_tests::{Garage, Scene, docs, each_store, web::Site};
 use serde_json::{Value, json};
 
 /// A scene with the three buckets of ada, and a site whose origin they allow.
@@ -120,4 +120,15 @@ fn on_garage_a_page_of_another_origin_hears_nothing_and_sends_nothing_once_the_n
     let put = refused(&scene, "wrong origin, global name");
     assert_eq!((&put["refused"], put.get("headers")), (&json!("PreflightInvalidStatus"), None), "{put:#}");
     assert_gets_through(&site, &scene, "private", "right origin, global name");
+}
+
+#[test]
+fn what_the_page_about_it_shows_is_what_runs_here() {
+    docs::assert_shows_what_runs("docs/browser.md", &["page.html", "page.js"]);
+
+    let scene = Scene::local();
+    scene.user("ada");
+    for statement in docs::blocks(&docs::read("docs/browser.md"), "sql") {
+        assert_eq!(scene.manager("ada").execute(&statement, &[]).unwrap(), 1, "{statement}");
+    }
 }

@@ -2,7 +2,7 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use pg_storage_tests::flow::{sha256, some_bytes};
-use pg_storage_tests::{Scene, http, web::Site};
+use pg_storage_tests::{Scene, docs, http, web::Site};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -313,4 +313,55 @@ fn the_mutations_are_these_and_write_no_trusted_column() {
         assert!(known || field["description"].is_string(), "{field}");
     }
     assert!(!schema.to_string().contains("@behavior"));
+}
+
+#[test]
+fn what_the_page_about_it_shows_is_what_runs_here() {
+    docs::assert_shows_what_runs(
+        "docs/graphql.md",
+        &["pg_storage.mjs", "graphile.config.mjs", "operations.graphql"],
+    );
+
+    let scene = Scene::local();
+    scene.user("ada");
+    scene.superuser().batch_execute(&docs::blocks(&docs::read("docs/graphql.md"), "sql").concat()).unwrap();
+    let site = Site::behind(&scene, "site", "anonymous");
+    let ada = site.sign(&json!({ "sub": "ada", "tenant_id": "default", "role": "member" }));
+    let file = upload(&site, &ada, "note.txt", b"by a member");
+    assert_eq!(http::get(text(&file["downloadUrl"])).body, b"by a member");
+    let nobody = site.run(None, "Buckets", &json!({}));
+    let seen = nobody["data"]["buckets"]["nodes"].as_array().unwrap();
+    assert!(seen.iter().all(|bucket| bucket["access"] == "public") && !seen.is_empty(), "{nobody}");
+}
+
+#[test]
+fn a_manager_makes_and_deletes_buckets() {
+    let scene = Scene::local();
+    let site = Site::start(&scene);
+    let root = site.token("root", "manager");
+    let run = |mutation: &str| {
+        let answer = site.query(Some(&root), &format!("mutation {{ {mutation} }}"));
+        assert!(answer.get("errors").is_none(), "{mutation}: {answer}");
+        answer["data"].clone()
+    };
+    let made = run("createUserBuckets(input: { ownerId: \"ada\" }) { result { key access isDefault } }");
+    assert_eq!(made["createUserBuckets"]["result"].as_array().map(Vec::len), Some(3), "{made}");
+    let made = run(
+        "createBucket(input: { key: \"docs\", ownerId: \"ada\", access: private }) { result { rowId key } }",
+    );
+    assert_eq!(made["createBucket"]["result"]["key"], "docs");
+
+    let ada = site.token("ada", "writer");
+    let id = bucket(&site, &ada, "docs");
+    let change = format!("updateBucket(input: {{ rowId: \"{id}\", patch: {{ maxFileSize: \"10\" }} }})");
+    let changed = run(&format!("{change} {{ bucket {{ maxFileSize }} }}"));
+    assert_eq!(changed["updateBucket"]["bucket"]["maxFileSize"], "10");
+    let ticket = json!({ "bucket": "docs", "filename": "a.txt", "contentType": "text/plain", "size": "11" });
+    assert_eq!(site.error(&ada, "RequestUpload", &ticket).1["code"], "FILE_TOO_LARGE");
+
+    run(&format!("deleteBucket(input: {{ bucket: \"{id}\" }}) {{ result {{ key }} }}"));
+    assert_eq!(site.error(&ada, "RequestUpload", &ticket).1["code"], "BUCKET_NOT_FOUND");
+    // A writer is offered the same by the API and refused by the database.
+    let refused = site.query(Some(&ada), &format!("mutation {{ {change} {{ clientMutationId }} }}"));
+    assert!(refused["errors"].is_array(), "{refused}");
 }

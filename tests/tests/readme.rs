@@ -3,22 +3,12 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
 
+use pg_storage_tests::docs::{self, blocks};
 use pg_storage_tests::{Cluster, Options, scratch};
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
-}
-
 fn readme() -> String {
-    fs::read_to_string(root().join("README.md")).unwrap()
-}
-
-/// The fenced blocks of a language, in order.
-fn blocks(text: &str, language: &str) -> Vec<String> {
-    let fence = format!("```{language}\n");
-    text.split(&fence).skip(1).map(|rest| rest.split("```").next().unwrap().to_owned()).collect()
+    docs::read("README.md")
 }
 
 #[test]
@@ -105,8 +95,8 @@ fn the_settings_table_is_complete() {
 
 #[test]
 fn every_make_target_exists() {
-    let makefile = fs::read_to_string(root().join("Makefile")).unwrap();
-    let contributing = fs::read_to_string(root().join("CONTRIBUTING.md")).unwrap();
+    let makefile = docs::read("Makefile");
+    let contributing = docs::read("CONTRIBUTING.md");
     let mut named = 0;
     for text in [readme(), contributing] {
         for command in text.split(['`', '\n']).filter_map(|part| part.trim_start().strip_prefix("make ")) {

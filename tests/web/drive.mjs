@@ -14,7 +14,7 @@ const browser = await puppeteer.launch({
   pipe: true,
   timeout: 120_000,
   protocolTimeout: 120_000,
-  args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--no-proxy-server"],
+  args: ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-quic", "--no-first-run", "--no-proxy-server"],
 });
 try {
   const page = await browser.newPage();
