@@ -367,7 +367,7 @@ fn describe(found: &Capabilities) -> Vec<Finding> {
     let required = [
         ("wrong_length", found.length, "A body with another length than signed"),
         ("expired_url", found.expiry, "An expired URL"),
-        ("tampered_url", found.tampering, "A URL that was changed"),
+        ("tampered_url", found.tampering, "A URL that was changed, or a header that nobody signed"),
     ];
     for (name, support, what) in required {
         let (level, hint) = match support {

@@ -25,6 +25,8 @@ pub struct ObjectHead {
     pub etag: Option<String>,
     /// The content type it was stored with.
     pub content_type: Option<String>,
+    /// The content encoding it was stored with, which whoever downloads it undoes.
+    pub content_encoding: Option<String>,
     /// The SHA-256 the store has for the whole object. A store may merely echo what the uploader declared.
     pub sha256: Option<Digest>,
     /// When it was written.

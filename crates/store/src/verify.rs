@@ -52,7 +52,7 @@ pub enum Finding {
         /// The SHA-256 found.
         found: Digest,
     },
-    /// Another content type, by the store's record or by the leading bytes.
+    /// Another content type, by the store's record or by the leading bytes, or one under a content encoding.
     ContentTypeMismatch {
         /// The type promised.
         declared: String,
@@ -158,14 +158,28 @@ async fn in_place(
     if let Some(finding) = wrong_size(expected, head.size) {
         return Ok(Some(finding));
     }
-    match head.sha256 {
-        Some(found) if found != declared => return Ok(Some(Finding::HashMismatch { declared, found })),
-        None if capabilities.head_checksum => return read(store, bucket, key, expected).await.map(Some),
-        _ => {}
+    let finding = match head.sha256 {
+        Some(found) if found != declared => Finding::HashMismatch { declared, found },
+        None if capabilities.head_checksum => read(store, bucket, key, expected).await?,
+        _ => {
+            let leading = leading.transpose()?;
+            let typed = agreed_type(expected, head.content_type, leading.as_deref());
+            verdict(typed, head.size, declared, head.etag)
+        }
+    };
+    Ok(Some(plain(finding, expected, head.content_encoding)))
+}
+
+/// Nobody signs a content encoding, and stores keep one all the same: whoever downloads the file would undo an encoding
+/// that was never done. The copy of a staged upload leaves it behind.
+fn plain(finding: Finding, expected: &Expected, encoding: Option<String>) -> Finding {
+    match (finding, encoding) {
+        (Finding::Verified { content_type, .. }, Some(encoding)) if !encoding.is_empty() => {
+            let declared = expected.content_type.as_str().to_owned();
+            Finding::ContentTypeMismatch { declared, found: format!("{content_type}, encoded as {encoding}") }
+        }
+        (finding, _) => finding,
     }
-    let leading = leading.transpose()?;
-    let typed = agreed_type(expected, head.content_type, leading.as_deref());
-    Ok(Some(verdict(typed, head.size, declared, head.etag)))
 }
 
 /// What an object holds, by reading it.

@@ -48,7 +48,7 @@ fn judge(
         return Err(format!("changed {other:?}"));
     }
     for treasure in stage.treasures() {
-        if !matches!(stage.content(&treasure.place), Content::Stored(bytes, _) if bytes == treasure.bytes) {
+        if !matches!(stage.content(&treasure.place), Content::Stored(bytes, ..) if bytes == treasure.bytes) {
             return Err(format!("the bytes of {}are others", treasure.mark));
         }
         if stage.is_open(&treasure.place) {
@@ -158,9 +158,9 @@ fn judge_fresh(stage: &mut Stage, case: &Case, subject: &Subject, ticket: &Ticke
     let content = match stage.content(&subject.place) {
         Content::Absent => None,
         Content::Unreadable => return judge_unreadable(stage, ticket),
-        Content::Stored(bytes, content_type) => Some((bytes, content_type)),
+        Content::Stored(bytes, content_type, encoded) => Some((bytes, content_type, encoded)),
     };
-    if let Some((bytes, _)) = &content {
+    if let Some((bytes, ..)) = &content {
         let stolen = stage.treasures().into_iter().find(|treasure| treasure.bytes == *bytes);
         if let Some(mark) = stolen.map(|treasure| treasure.mark.clone()) {
             let verdict = confirm(&mut stage.ada, &ticket.upload_id);
@@ -171,7 +171,7 @@ fn judge_fresh(stage: &mut Stage, case: &Case, subject: &Subject, ticket: &Ticke
     let right = |expected: (&str, Option<&str>)| {
         expect(verdict.outcome() == expected, || format!("{expected:?} expected, and it is {verdict:?}"))
     };
-    let Some((bytes, content_type)) = content else {
+    let Some((bytes, content_type, encoded)) = content else {
         if case.start == Start::Expired {
             let ended = verdict.outcome() == ("expired", Some("EXPIRED"));
             expect(ended || right(("requested", Some("NOT_UPLOADED"))).is_ok(), || format!("{verdict:?}"))?;
@@ -192,7 +192,8 @@ fn judge_fresh(stage: &mut Stage, case: &Case, subject: &Subject, ticket: &Ticke
         Some("SIZE_MISMATCH")
     } else if case.declared && bytes != subject.bytes {
         Some("HASH_MISMATCH")
-    } else if content_type != "text/plain" {
+    // What goes straight to its final key keeps the encoding; the copy of what is staged does not.
+    } else if content_type != "text/plain" || encoded && case.declared && stage.scene.direct {
         Some("CONTENT_TYPE_MISMATCH")
     } else {
         None

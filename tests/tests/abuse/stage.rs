@@ -54,8 +54,8 @@ pub enum Content {
     Absent,
     /// The store does not even give it to the owner of the bucket.
     Unreadable,
-    /// Bytes and type.
-    Stored(Vec<u8>, String),
+    /// Bytes, type, and whether they are said to be encoded.
+    Stored(Vec<u8>, String, bool),
 }
 
 /// Every object in the scene's physical buckets.
@@ -168,7 +168,8 @@ impl Stage {
         match answer.status {
             200 => {
                 let content_type = answer.headers.get("content-type").cloned().unwrap_or_default();
-                Content::Stored(answer.body, content_type)
+                let encoded = answer.headers.contains_key("content-encoding");
+                Content::Stored(answer.body, content_type, encoded)
             }
             403 => Content::Unreadable,
             404 => Content::Absent,

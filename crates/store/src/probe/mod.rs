@@ -46,7 +46,8 @@ pub struct Capabilities {
     pub copy_source_if_match: Support,
     /// An expired URL is refused.
     pub expiry: Support,
-    /// A URL is refused after a change to its key, its signature or a signed header, and without one of these headers.
+    /// A URL is refused after a change to its key, its signature or a signed header, and without one of these headers; and
+    /// a header that nobody signed does not make a copy of the upload.
     pub tampering: Support,
 }
 

@@ -38,7 +38,7 @@ pub(super) async fn run(bench: &mut Bench<'_>) -> Result<Capabilities, StoreErro
         head_checksum,
         copy_source_if_match: copy_source_if_match(bench, &control).await?,
         expiry: expiry(bench).await?,
-        tampering: tampering(bench, with_sum, with_condition).await?,
+        tampering: tampering(bench, &control, with_sum, with_condition).await?,
     })
 }
 
@@ -147,6 +147,7 @@ async fn expiry(bench: &mut Bench<'_>) -> Result<Support, StoreError> {
 
 async fn tampering(
     bench: &mut Bench<'_>,
+    source: &Ticket,
     with_sum: bool,
     with_condition: bool,
 ) -> Result<Support, StoreError> {
@@ -179,7 +180,16 @@ async fn tampering(
             return Ok(Support::Ignored);
         }
     }
-    Ok(Support::Enforced)
+    Ok(if obeys_the_unsigned(bench, source).await? { Support::Ignored } else { Support::Enforced })
+}
+
+/// Whether a header that nobody signed makes the store copy another object in place of the body: then whoever may upload
+/// and knows a key gets what is there.
+async fn obeys_the_unsigned(bench: &mut Bench<'_>, source: &Ticket) -> Result<bool, StoreError> {
+    let mut ticket = bench.ticket("copied", GOOD, None, false)?;
+    ticket.headers.push(("x-amz-copy-source", format!("/{}/{}", bench.bucket, source.key)));
+    bench.send(&ticket, same_length(BAD, GOOD), Reason::Signature).await?;
+    bench.holds(&ticket.key, GOOD).await
 }
 
 async fn copy_source_if_match(bench: &mut Bench<'_>, source: &Ticket) -> Result<Support, StoreError> {

@@ -44,6 +44,7 @@ impl Store for S3Store {
             last_modified: time(found.last_modified()),
             etag: found.e_tag,
             content_type: found.content_type,
+            content_encoding: found.content_encoding,
         }))
     }
 

@@ -49,6 +49,8 @@ struct Vices {
     answers: Option<(&'static str, &'static str, u16, &'static str)>,
     /// Signatures, expiry and signed headers are checked; that is no vice.
     is_strict: bool,
+    /// A header that nobody signed makes of a PUT a copy.
+    obeys_the_unsigned: bool,
     /// A strict store does so only if this signed header is there.
     tolerates_without: Option<&'static str>,
 }
@@ -98,8 +100,10 @@ impl Fake {
             return Reply::error(503, "SlowDown");
         }
         let path = request.path.clone();
-        if request.header("x-amz-copy-source").is_some() {
-            self.objects.insert(path, (Vec::new(), None));
+        let ordered = request.header("authorization").is_some() || vices.obeys_the_unsigned;
+        if let Some(source) = request.header("x-amz-copy-source").filter(|_| ordered) {
+            let copied = self.objects.get(&format!("/{}", source.trim_start_matches('/'))).cloned();
+            self.objects.insert(path, copied.unwrap_or_default());
             return Reply::new(200).body("<CopyObjectResult><ETag>\"e\"</ETag></CopyObjectResult>");
         }
         if vices.is_strict && !signature::permits(request, vices.tolerates_without) {
@@ -256,6 +260,15 @@ async fn a_signed_header_that_is_left_out_must_be_missed() {
         assert_eq!(found, Capabilities { tampering: Support::Ignored, ..good }, "{header}");
         assert!(!found.direct());
     }
+}
+
+#[tokio::test]
+async fn a_header_that_nobody_signed_must_not_be_obeyed() {
+    let strict = Vices { is_strict: true, ..Vices::default() };
+    let (_, _, outcome) = try_out(strict).await;
+    assert_eq!(outcome.unwrap().tampering, Support::Enforced, "to disregard it is enough");
+    let (_, _, outcome) = try_out(Vices { obeys_the_unsigned: true, ..strict }).await;
+    assert_eq!(outcome.unwrap().tampering, Support::Ignored);
 }
 
 #[test]

@@ -41,6 +41,10 @@ async fn the_first_thing_wrong_is_found() {
             Finding::HashMismatch { declared: Digest::of(PNG), found: Digest::of(b"other") },
         ),
         (object(PNG, "text/plain").header(SUM, &good_sum), wrong_type("image/png", "text/plain")),
+        (
+            object(PNG, "image/png").header(SUM, &good_sum).header("content-encoding", "gzip"),
+            wrong_type("image/png", "image/png, encoded as gzip"),
+        ),
         (object(PNG, "image/png").header(SUM, &good_sum), verified(PNG)),
     ];
     for (reply, finding) in cases {
