@@ -1,8 +1,8 @@
 # Every target is a small script under scripts/; `make` alone lists them.
-# Variables: PG_MAJOR (15), PROFILE (dev), PGPORT, T (a test name), S3_* (the store of `make up`).
+# Variables: PG_MAJOR (15), PROFILE (dev), PGPORT, T (a name), SECONDS (of make fuzz), S3_* (the store of `make up`).
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-one up down url psql lint build install-deps garage ceph web clean
+.PHONY: help demo test test-one fuzz up down url psql lint build install-deps garage ceph web clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | column -t -s '|' 2>/dev/null \
@@ -16,6 +16,9 @@ test: ## install what is missing, build, and run every test
 
 test-one: ## run the tests whose name contains T, for example: make test-one T=cluster
 	@scripts/test-one.sh "$(T)"
+
+fuzz: ## fuzz one target for a while, for example: make fuzz T=parsers SECONDS=60
+	@scripts/fuzz.sh "$(T)" "$(SECONDS)"
 
 up: ## build, start (or refresh) the development cluster and print its URL
 	@scripts/up.sh

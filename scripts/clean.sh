@@ -14,7 +14,8 @@ if [[ $TARGET_DIR == "$ROOT/target" ]]; then
   rm -rf "$TARGET_DIR"
 else
   # Other projects may build there too.
-  cargo clean -p pg_storage -p pg_storage_core -p pg_storage_store -p pg_storage_gateway -p pg_storage_tests
+  cargo clean -p pg_storage -p pg_storage_core -p pg_storage_store -p pg_storage_gateway -p pg_storage_fuzz -p pg_storage_tests
 fi
+rm -rf fuzz/target
 if [[ $RUN_DIR != "$TARGET_DIR" ]]; then rm -rf "$RUN_DIR"; fi
 note "removed what was built and created for $ROOT"

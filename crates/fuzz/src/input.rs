@@ -14,6 +14,10 @@ impl<'a> Input<'a> {
         *first
     }
 
+    pub(crate) fn one_in(&mut self, chance: u8) -> bool {
+        self.byte().is_multiple_of(chance)
+    }
+
     pub(crate) fn choice<T: Copy>(&mut self, choices: &[T]) -> T {
         choices[usize::from(self.byte()) % choices.len()]
     }

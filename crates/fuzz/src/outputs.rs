@@ -16,8 +16,7 @@ const ENDPOINTS: [&str; 3] = ["http://127.0.0.1:9000", "https://s3.example.com/b
 
 pub(crate) fn run(data: &[u8]) {
     let mut input = Input::new(data);
-    let (method, endpoint, path_style) =
-        (input.choice(&METHODS), input.choice(&ENDPOINTS), input.byte().is_multiple_of(2));
+    let (method, endpoint, path_style) = (input.choice(&METHODS), input.choice(&ENDPOINTS), input.one_in(2));
     let (bucket, key, filename, header, token) =
         (input.text(), input.text(), input.text(), input.text(), input.text());
     let endpoint = Endpoint::parse(endpoint).unwrap();
@@ -30,7 +29,7 @@ pub(crate) fn run(data: &[u8]) {
     let plain = plain_url(&target, &bucket, &key);
     check_url(&plain);
     assert!(!plain.contains('?'));
-    let disposition = content_disposition(input.byte().is_multiple_of(2), &filename);
+    let disposition = content_disposition(input.one_in(2), &filename);
     check_disposition(&disposition);
 
     let mut signer = Signer::new(target, credentials);
