@@ -9,6 +9,7 @@ mod cors;
 mod durability;
 mod forms;
 mod harness;
+mod hostile;
 mod listing;
 mod multipart;
 mod objects;
