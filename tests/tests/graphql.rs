@@ -130,6 +130,50 @@ fn the_life_of_a_file_over_graphql() {
 }
 
 #[test]
+fn many_uploads_in_one_call() {
+    let scene = Scene::local();
+    scene.user("ada");
+    let site = Site::start(&scene);
+    let ada = site.token("ada", "writer");
+    let files: Vec<Vec<u8>> =
+        (0..4).map(|number| some_bytes(&format!("one of many {number}"), 100 + number)).collect();
+    let spec = |bytes: &Vec<u8>| {
+        json!({ "filename": format!("{}.txt", bytes.len()), "contentType": "text/plain",
+                                         "size": bytes.len().to_string(), "metadata": { "batch": 1 } })
+    };
+    let specs: Vec<Value> = files.iter().map(spec).collect();
+    let mut asked = site.data(&ada, "RequestUploads", &json!({ "bucket": "private", "files": specs }));
+    let tickets = asked["requestUploadUrls"]["result"].take();
+    let tickets = tickets.as_array().unwrap();
+    assert_eq!(tickets.len(), 4);
+    // The last one is never sent.
+    for (ticket, bytes) in tickets.iter().zip(&files).take(3) {
+        put(ticket, bytes);
+    }
+    let ids: Vec<&Value> = tickets.iter().map(|ticket| &ticket["uploadId"]).collect();
+    let verdicts = site.data(&ada, "ConfirmUploads", &json!({ "uploadIds": ids }));
+    let outcomes: Vec<(&str, Option<&str>)> = verdicts["confirmUploads"]["result"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|verdict| (text(&verdict["status"]), verdict["reason"].as_str()))
+        .collect();
+    let uploaded = ("uploaded", None);
+    assert_eq!(outcomes, [uploaded, uploaded, uploaded, ("requested", Some("NOT_UPLOADED"))]);
+    let mut found = pages(&site, &ada, &bucket(&site, &ada, "private"), 10, |_| ()).concat();
+    found.sort();
+    assert_eq!(found, ["100.txt", "101.txt", "102.txt"]);
+
+    // One that is refused refuses all.
+    let before = scene.rows();
+    let mut specs = specs;
+    specs[2]["filename"] = json!("a/b.txt");
+    let (_, extensions) = site.error(&ada, "RequestUploads", &json!({ "bucket": "private", "files": specs }));
+    assert_eq!(extensions["code"], "INVALID_FILENAME");
+    assert_eq!(scene.rows(), before);
+}
+
+#[test]
 fn a_rejected_upload_stays_rejected_because_the_mutation_commits() {
     let scene = Scene::garage();
     let mut ada = scene.user("ada");
