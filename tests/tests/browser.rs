@@ -96,6 +96,38 @@ fn a_page_of_another_origin_is_refused_before_it_sends_anything() {
     );
 }
 
+#[test]
+fn bytes_that_are_there_already_are_not_sent() {
+    let scene = Scene::local();
+    let site = site(&scene);
+    let (bytes, token) = (some_bytes("twice", 20_000), site.token("ada", "writer"));
+    for (filename, sent) in [("first.bin", 2), ("second.bin", 0)] {
+        let seen = site.visit(&token, "private", filename, &bytes);
+        assert_eq!(seen["status"], format!("uploaded {filename} {}", sha256(&bytes)), "{seen:#}");
+        assert_eq!(
+            seen["uploading"].as_array().unwrap().len(),
+            sent,
+            "preflight and upload, or neither: {seen:#}"
+        );
+        assert_eq!(seen["saved"], json!({ "name": filename, "sha256": sha256(&bytes) }), "{seen:#}");
+    }
+}
+
+#[test]
+fn pages_of_both_origins_on_ceph() {
+    let scene = Scene::ceph();
+    let site = site(&scene);
+    for bucket in ["private", "public"] {
+        assert_gets_through(&site, &scene, bucket, &format!("browser {bucket}"));
+    }
+    let put = refused(&scene, "wrong origin");
+    assert_eq!(
+        (&put["refused"], put.get("headers")),
+        (&json!("PreflightMissingAllowOriginHeader"), None),
+        "{put:#}"
+    );
+}
+
 /// Garage knows a bucket that was made over S3 under a name of the key's own, and a preflight, which is not signed, has no key.
 /// It allows every preflight then, and the page is refused only what the upload answers.
 #[test]
