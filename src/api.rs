@@ -19,6 +19,7 @@ mod storage_private {
     use crate::clock::Moment;
     use crate::download::{self, Wish};
     use crate::error::{Failure, OrRaise, Result};
+    use crate::json::Jsonb;
     use crate::limits::{self, Request};
     use crate::orphans::{self, Repair};
     use crate::provision::{self, Ask};
@@ -243,7 +244,7 @@ mod storage_private {
         size: Option<i64>,
         sha256: Option<&str>,
         path: Option<&str>,
-        metadata: JsonB,
+        metadata: Jsonb,
         expires_in: Option<Interval>,
     ) -> TableIterator<
         'static,
@@ -282,7 +283,7 @@ mod storage_private {
         sizes: Option<Vec<Option<i64>>>,
         sha256s: Option<Vec<Option<String>>>,
         paths: Option<Vec<Option<String>>>,
-        metadata: Option<Vec<Option<JsonB>>>,
+        metadata: Option<Vec<Option<Jsonb>>>,
     ) -> TableIterator<
         'static,
         (
@@ -319,8 +320,7 @@ mod storage_private {
                     nth(&paths, at).map(String::as_str),
                     None,
                 ),
-                metadata: metadata
-                    .unwrap_or_else(|| JsonB(serde_json::Value::Object(serde_json::Map::new()))),
+                metadata: metadata.unwrap_or_else(Jsonb::empty_object),
             })
             .collect();
         let tickets = upload::open_many(bucket_id, files).or_raise();

@@ -9,6 +9,7 @@
 //! - [`operation`]: what is asked for, as policies are told
 //! - [`limits`], [`rate`]: what a request is refused for though nothing is wrong with it
 //! - [`installation`]: which database this is
+//! - [`json`]: what callers keep with a file
 //! - [`guc`], [`config`], [`session`]: settings, the same as one valid whole, and the client and signer made from them
 //! - [`cache`]: which physical buckets are known to be ready
 //! - [`wait`]: the only way to the network
@@ -35,6 +36,7 @@ mod error;
 mod guc;
 mod identity;
 mod installation;
+mod json;
 mod limits;
 mod maintenance;
 mod operation;

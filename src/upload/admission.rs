@@ -7,13 +7,13 @@ use pg_storage_core::error::Token;
 use pg_storage_core::key::{content_key, staging_key, undeclared_key};
 use pg_storage_core::name::Filename;
 use pg_storage_core::path::FilePath;
-use pgrx::JsonB;
 use pgrx::datum::Interval;
 use uuid::Uuid;
 
 use crate::bucket::Bucket;
 use crate::clock::{Moment, lifetime};
 use crate::error::{Failure, Result};
+use crate::json::Jsonb;
 use crate::provision::{self, Place};
 use crate::{catalog, guc, installation, limits};
 
@@ -119,12 +119,12 @@ fn accept(bucket: &Bucket, declared: &Declared<'_>) -> Result<Accepted> {
 }
 
 /// Refuses metadata that is no JSON object.
-pub fn check_metadata(metadata: &JsonB) -> Result<()> {
-    if metadata.0.is_object() {
+pub fn check_metadata(metadata: &Jsonb) -> Result<()> {
+    if metadata.is_object() {
         return Ok(());
     }
     Err(Failure::new(Token::InvalidMetadata, "metadata is a JSON object")
-        .detail(format!("It is {}.", metadata.0))
+        .detail(format!("It is {}.", metadata.as_str()))
         .hint("Wrap the value: {\"value\": ...}."))
 }
 

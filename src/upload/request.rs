@@ -20,6 +20,7 @@ use super::admission::{Declared, Placed, check_metadata};
 use crate::bucket::Bucket;
 use crate::clock::Moment;
 use crate::error::{Failure, Result};
+use crate::json::Jsonb;
 use crate::operation::Operation;
 use crate::provision::{self, Ask};
 use crate::{catalog, config, rate, session};
@@ -39,7 +40,7 @@ pub struct Wanted<'a> {
     /// What is said of it.
     pub declared: Declared<'a>,
     /// A JSON object to be kept with it.
-    pub metadata: JsonB,
+    pub metadata: Jsonb,
 }
 
 /// The row of an upload request, as far as a ticket needs it.
@@ -75,7 +76,7 @@ pub(super) fn open_all(
     rate::spending_at_once(|| {
         for (at, wanted) in files.into_iter().enumerate() {
             opened.push(
-                insert(bucket, &wanted.declared, wanted.metadata).map_err(|failure| about(at, failure))?,
+                insert(bucket, &wanted.declared, &wanted.metadata).map_err(|failure| about(at, failure))?,
             );
             declared.push(wanted.declared);
         }
@@ -91,12 +92,12 @@ pub(super) fn open_all(
     Ok(tickets)
 }
 
-fn insert(bucket: pgrx::Uuid, declared: &Declared<'_>, metadata: JsonB) -> Result<Opened> {
-    check_metadata(&metadata)?;
+fn insert(bucket: pgrx::Uuid, declared: &Declared<'_>, metadata: &Jsonb) -> Result<Opened> {
+    check_metadata(metadata)?;
     with_forbidden_named(|| {
         Operation::Upload.during(|| catalog::write(
             "INSERT INTO storage.upload_requests (bucket_id, filename, content_type, size, sha256, path, metadata, expires_in)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+             VALUES ($1, $2, $3, $4, $5, $6, $7::pg_catalog.jsonb, $8)
              RETURNING id, file_id, physical_name, object_key, create_only, created_at, expires_at",
             &[
                 bucket.into(),
@@ -105,7 +106,7 @@ fn insert(bucket: pgrx::Uuid, declared: &Declared<'_>, metadata: JsonB) -> Resul
                 declared.size.into(),
                 declared.sha256.into(),
                 declared.path.into(),
-                metadata.into(),
+                metadata.as_str().into(),
                 declared.expires_in.into(),
             ],
             |rows| {

@@ -112,7 +112,7 @@ fn metadata_is_kept_and_a_list_may_be_empty_or_null() {
         let confirm = format!("SELECT FROM storage.confirm_uploads({nothing})");
         assert!(ada.query(&confirm, &[]).unwrap().is_empty());
     }
-    let files = r#"ARRAY[('a.txt', 'text/plain', 1, NULL, NULL, '{"of": "a"}'), ('b.txt', 'text/plain', 1, NULL, NULL, NULL)]::storage.upload_spec[]"#;
+    let files = "ARRAY[('a.txt', 'text/plain', 1, NULL, NULL, '{\"of\": \"a\"}'), ('b.txt', 'text/plain', 1, NULL, NULL, NULL)]::storage.upload_spec[]";
     let uploads: Vec<String> = ada.query(&call(files), &[]).unwrap().iter().map(|row| row.get(0)).collect();
     for (upload, metadata) in uploads.iter().zip([r#"{"of": "a"}"#, "{}"]) {
         let query = "SELECT metadata::text FROM storage.upload_requests WHERE id = $1::text::uuid";
@@ -123,6 +123,26 @@ fn metadata_is_kept_and_a_list_may_be_empty_or_null() {
         let refusal = refused(ada.query(&call(files), &[]));
         assert_eq!(refusal.code(), ("22023", "INVALID_FILENAME"));
         assert!(refusal.detail.unwrap().starts_with("File 1 of 1"));
+    }
+}
+
+#[test]
+fn metadata_is_kept_to_the_last_digit_and_however_deep_it_is() {
+    let scene = used();
+    let mut ada = scene.user("ada");
+    let deep = format!(r#"{{"deep": {}1{}}}"#, "[".repeat(1000), "]".repeat(1000));
+    let values =
+        [r#"{"n": [1.10, 12345678901234567890123, 0.12345678901234567890], "s": "\\\\ \" ü"}"#, &deep];
+    for metadata in values {
+        for call in [
+            "request_upload_url('private', 'a.txt', 'text/plain', 1, metadata => $1::text::jsonb)",
+            "request_upload_urls('private', ARRAY[('a.txt', 'text/plain', 1, NULL, NULL, $1::text::jsonb)]::storage.upload_spec[])",
+        ] {
+            let query = format!("SELECT upload_id::text FROM storage.{call}");
+            let upload: String = ada.query_one(&query, &[&metadata]).unwrap().get(0);
+            let same = "SELECT metadata::text = $2::text::jsonb::text FROM storage.upload_requests WHERE id = $1::text::uuid";
+            assert!(ada.query_one(same, &[&upload, &metadata]).unwrap().get::<_, bool>(0), "{call}");
+        }
     }
 }
 
