@@ -197,6 +197,14 @@ fn work(scene: &Scene, forbidden: &mut Forbidden) -> String {
     let plain = Upload::of(b"watched too").complete(&mut ada, b"watched too");
     forbidden.add_url(plain.url());
     forbidden.add_url(Upload::of(b"pending").request(&mut ada).url());
+    // Many at once, whose tickets pass through statements of ours.
+    let bulk = "SELECT t.upload_id::text, t.url FROM storage.request_upload_urls('temp', ARRAY[
+                    ROW('a.txt', 'text/plain', 1, NULL, NULL, '{}'), ROW('b.txt', 'text/plain', 2, NULL, NULL, '{}')
+                ]::storage.upload_spec[]) t";
+    let tickets = ada.query(bulk, &[]).unwrap();
+    let ids: Vec<String> = tickets.iter().map(|row| row.get(0)).collect();
+    tickets.iter().for_each(|row| forbidden.add_url(row.get(1)));
+    ada.query("SELECT storage.confirm_uploads($1::text[]::uuid[])", &[&ids]).unwrap();
     let urls = "SELECT url FROM storage.download_urls(ARRAY(SELECT id FROM storage.files))
                 UNION ALL SELECT storage.files_download_url(f) FROM storage.files f
                 UNION ALL SELECT storage.download_url(f.id, '1 hour', false, 'name.txt') FROM storage.files f";
