@@ -32,6 +32,10 @@ fn every_sql_example_runs_and_shows_what_it_says() {
     assert!(line("uploaded |"), "the upload was confirmed:\n{shown}");
     assert!(shown.contains("hello "), "the file was downloaded:\n{shown}");
     assert!(line("t            |"), "the second upload needed no bytes:\n{shown}");
+    assert!(
+        line("texts/one.txt | uploaded  |") && line("texts/two.txt | requested | NOT_UPLOADED"),
+        "each of many has its verdict:\n{shown}"
+    );
     assert!(!shown.contains("| fail"), "the local store passes its own examination:\n{shown}");
 }
 
