@@ -109,7 +109,7 @@ fn configuration(home: &Path, storage: &Path, gateway: &Path, s3: u16, monitor: 
     // No authentication between the daemons: whoever reaches them on loopback could read their keys as well. Without the
     // path of the classes (Debian's is relative) and without the monitor's mode the daemons never come up. The monitor
     // proposes at once instead of every second, which makes the start eight times as fast; it would refuse to run on a disk
-    // that is nearly full.
+    // that is nearly full. The gateway of 16.2.15 may crash when it works on several keys of one DeleteObjects at once.
     format!(
         "[global]
 fsid = {CLUSTER_ID}
@@ -143,6 +143,7 @@ mon_data_avail_warn = 0
 mon_data = {home}/mon
 osd_data = {storage}
 rgw_data = {gateway}
+rgw_multi_obj_del_max_aio = 1
 rgw_frontends = beast endpoint=127.0.0.1:{s3} tcp_nodelay=1
 ",
         home = home.display(),
