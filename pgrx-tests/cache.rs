@@ -21,6 +21,7 @@ mod tests {
             server_origins: true,
             direct: true,
             create_only: false,
+            marked: false,
         }
     }
 

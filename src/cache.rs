@@ -46,6 +46,8 @@ pub struct Ready {
     pub direct: bool,
     /// Whether the store accepts If-None-Match at all.
     pub create_only: bool,
+    /// Whether uploads carry a mark.
+    pub marked: bool,
 }
 
 /// Counters since the table was made.
@@ -93,6 +95,7 @@ const EMPTY: Entry = Entry {
         server_origins: false,
         direct: false,
         create_only: false,
+        marked: false,
     },
     name: [0; NAME_BYTES],
     endpoint: [0; ENDPOINT_BYTES],
@@ -162,8 +165,12 @@ impl Table<'_> {
         self.entries.get_mut(at..end).unwrap_or_default()
     }
 
+    fn find(&mut self, key: &Key<'_>) -> Option<Ready> {
+        self.set(key).iter().find(|entry| key.matches(entry)).map(|entry| entry.ready)
+    }
+
     fn get(&mut self, key: &Key<'_>) -> Option<Ready> {
-        let found = self.set(key).iter().find(|entry| key.matches(entry)).map(|entry| entry.ready);
+        let found = self.find(key);
         match found {
             Some(_) => self.counters.hits += 1,
             None => self.counters.misses += 1,
@@ -249,6 +256,11 @@ fn database() -> u32 {
 /// The entry of a physical bucket of this database, counted as a hit or a miss.
 pub fn get(endpoint: &str, name: &str) -> Option<Ready> {
     with_table(Mode::Write, |table| table.get(&Key::new(endpoint, name)))
+}
+
+/// Whether uploads to a physical bucket of this database carry a mark, if that is known here; not counted.
+pub fn marked(endpoint: &str, name: &str) -> Option<bool> {
+    with_table(Mode::Write, |table| table.find(&Key::new(endpoint, name))).map(|ready| ready.marked)
 }
 
 /// How often something was forgotten so far: to be asked before looking a physical bucket up, for [`put`].

@@ -367,7 +367,7 @@ fn describe(found: &Capabilities) -> Vec<Finding> {
     let required = [
         ("wrong_length", found.length, "A body with another length than signed"),
         ("expired_url", found.expiry, "An expired URL"),
-        ("tampered_url", found.tampering, "A URL that was changed, or a header that nobody signed"),
+        ("tampered_url", found.tampering, "A URL that was changed"),
     ];
     for (name, support, what) in required {
         let (level, hint) = match support {
@@ -376,6 +376,18 @@ fn describe(found: &Capabilities) -> Vec<Finding> {
         };
         findings.push(finding(name, level, format!("{what}: {}.", words(support)), hint));
     }
+    let (level, detail, hint) = if found.marked() {
+        (
+            Level::Warn,
+            "An x-amz-copy-source that nobody signed: obeyed. Uploads carry a mark, and one without it is rejected.",
+            Some(
+                "Prefer a newer release of the store: the mark is all that tells an upload from a copy of another object.",
+            ),
+        )
+    } else {
+        (Level::Ok, "An x-amz-copy-source that nobody signed: refused.", None)
+    };
+    findings.push(finding("unsigned_headers", level, detail, hint));
     let (level, detail) = if found.head_checksum {
         (Level::Ok, "HEAD gives the SHA-256.")
     } else {

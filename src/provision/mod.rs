@@ -241,6 +241,7 @@ fn ready(
         server_origins: servers(config).iter().all(|origin| origins.contains(origin)),
         direct: capabilities.direct(),
         create_only: capabilities.create_only != Support::Refused,
+        marked: capabilities.marked(),
     }
 }
 

@@ -58,7 +58,10 @@ impl Known {
                         fixed: row.get(7)?.unwrap_or(false),
                         key_prefix: row.get(8)?.unwrap_or_default(),
                         on_record: row.get(9)?.unwrap_or(false),
-                        capabilities: capabilities.and_then(|json| serde_json::from_value(json.0).ok()),
+                        capabilities: capabilities
+                            .and_then(|json| serde_json::from_value(json.0).ok())
+                            // One that was tried before there was such a trial is tried again.
+                            .filter(|capabilities: &Capabilities| capabilities.unsigned.is_some()),
                     })
                 },
             )

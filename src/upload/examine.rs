@@ -52,7 +52,7 @@ struct Question {
 
 impl Question {
     /// `None`: nothing was ever asked to be there.
-    fn about(pending: &Pending) -> Result<Option<Self>> {
+    fn about(pending: &Pending, capabilities: &Capabilities) -> Result<Option<Self>> {
         let Some(place) = &pending.place else { return Ok(None) };
         Ok(Some(Self {
             physical: place.physical_name.clone(),
@@ -63,6 +63,7 @@ impl Question {
                 sha256: pending.sha256.as_deref().map(Digest::parse_hex).transpose()?,
                 content_type: ContentType::parse(&pending.content_type)?,
                 check_bytes: pending.check_bytes,
+                mark: capabilities.marked().then(|| pending.id.to_string()),
             },
         }))
     }
@@ -92,7 +93,7 @@ impl Question {
 pub fn examine(uploads: &[Pending], capabilities: &Capabilities) -> Result<Vec<Examined>> {
     let mut questions = Vec::with_capacity(uploads.len());
     for (at, pending) in uploads.iter().enumerate() {
-        if let Some(question) = Question::about(pending)? {
+        if let Some(question) = Question::about(pending, capabilities)? {
             questions.push((at, question));
         }
     }

@@ -17,13 +17,14 @@ use pgrx::{JsonB, PgTryBuilder};
 use uuid::Uuid;
 
 use super::admission::{Declared, Placed, check_metadata};
+use super::examine::recorded_capabilities;
 use crate::bucket::Bucket;
 use crate::clock::Moment;
 use crate::error::{Failure, Result};
 use crate::json::Jsonb;
 use crate::operation::Operation;
 use crate::provision::{self, Ask};
-use crate::{catalog, config, rate, session};
+use crate::{cache, catalog, config, rate, session};
 
 /// What the client gets.
 pub struct Ticket {
@@ -249,10 +250,20 @@ fn sign(opened: &Opened, declared: &Declared<'_>) -> Result<(String, JsonB, Time
     let place = opened.place.as_ref().ok_or_else(|| Failure::internal("an upload request has no place"))?;
     let content_type = ContentType::parse(declared.content_type)?;
     let digest = declared.sha256.map(Digest::parse_hex).transpose()?;
-    let headers =
-        signed_headers(&content_type, declared.size.unsigned_abs(), digest.as_ref(), place.create_only);
-    let borrowed: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let config = config::current()?;
+    let marked = match cache::marked(&config.endpoint, &place.physical_name) {
+        Some(marked) => marked,
+        None => recorded_capabilities()?.marked(),
+    };
+    let id = Uuid::from_bytes(*opened.id.as_bytes());
+    let headers = signed_headers(
+        &content_type,
+        declared.size.unsigned_abs(),
+        digest.as_ref(),
+        place.create_only,
+        marked.then_some(&id),
+    );
+    let borrowed: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let url = session::with_signer(&config, |signer| {
         signer.url(
             &Presign {

@@ -52,12 +52,14 @@ pub struct CorsRule {
 }
 
 /// What [`crate::upload::signed_headers`] can contain, and `range` for partial downloads.
-const ALLOWED_HEADERS: [&str; 6] = [
+const ALLOWED_HEADERS: [&str; 8] = [
     "content-type",
     "content-length",
     "if-none-match",
     "range",
     "x-amz-checksum-sha256",
+    "x-amz-meta-upload",
+    "x-amz-metadata-directive",
     "x-amz-sdk-checksum-algorithm",
 ];
 
@@ -153,7 +155,7 @@ mod tests {
     fn every_signed_header_passes_preflight_by_name() {
         let rule = cors(Access::Private, &[Origin::parse("*").unwrap()]);
         let png = ContentType::parse("image/png").unwrap();
-        for (name, _) in signed_headers(&png, 1, Some(&Digest::of(b"")), true) {
+        for (name, _) in signed_headers(&png, 1, Some(&Digest::of(b"")), true, Some(&uuid::Uuid::nil())) {
             assert!(rule.allowed_headers.contains(&name), "{name}");
         }
         assert!(rule.allowed_headers.iter().all(|name| !name.contains('*')));

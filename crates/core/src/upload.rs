@@ -2,6 +2,7 @@
 
 use crate::content_type::ContentType;
 use crate::digest::Digest;
+use uuid::Uuid;
 
 /// Where an upload stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -111,15 +112,18 @@ impl Reason {
 /// other length, type or bytes.
 ///
 /// With a digest, `x-amz-sdk-checksum-algorithm` goes along: Ceph enforces the checksum only when it is present. With
-/// `create_only` the store refuses a key that exists (`if-none-match: *`).
+/// `create_only` the store refuses a key that exists (`if-none-match: *`). With a `mark`, the upload's id, the object
+/// carries it as metadata; should an unsigned `x-amz-copy-source` turn the upload into a copy of another object, the
+/// signed directive has the copy keep that one's metadata, and so not carry it.
 ///
-/// No value can contain CR or LF: two are numbers or Base64, two are constants, and a [`ContentType`] has no control
-/// characters.
+/// No value can contain CR or LF: three are numbers, Base64 or an id, three are constants, and a [`ContentType`] has no
+/// control characters.
 pub fn signed_headers(
     content_type: &ContentType,
     size: u64,
     digest: Option<&Digest>,
     create_only: bool,
+    mark: Option<&Uuid>,
 ) -> Vec<(&'static str, String)> {
     let mut headers =
         vec![("content-length", size.to_string()), ("content-type", content_type.as_str().to_owned())];
@@ -128,6 +132,12 @@ pub fn signed_headers(
     }
     if let Some(digest) = digest {
         headers.push(("x-amz-checksum-sha256", digest.to_base64()));
+    }
+    if let Some(mark) = mark {
+        headers.push(("x-amz-meta-upload", mark.to_string()));
+        headers.push(("x-amz-metadata-directive", "COPY".to_owned()));
+    }
+    if digest.is_some() {
         headers.push(("x-amz-sdk-checksum-algorithm", "SHA256".to_owned()));
     }
     headers
@@ -174,7 +184,7 @@ mod tests {
         let png = ContentType::parse("image/png").unwrap();
         let digest = Digest::of(b"");
         assert_eq!(
-            signed_headers(&png, 3_221_225_472, Some(&digest), true),
+            signed_headers(&png, 3_221_225_472, Some(&digest), true, None),
             [
                 ("content-length", "3221225472".to_owned()),
                 ("content-type", "image/png".to_owned()),
@@ -183,15 +193,21 @@ mod tests {
                 ("x-amz-sdk-checksum-algorithm", "SHA256".to_owned()),
             ]
         );
-        let names: Vec<_> = signed_headers(&png, 1, None, false).into_iter().map(|(name, _)| name).collect();
-        assert_eq!(names, ["content-length", "content-type"]);
+        let names = |mark| -> Vec<_> {
+            signed_headers(&png, 1, None, false, mark).into_iter().map(|(name, _)| name).collect()
+        };
+        assert_eq!(names(None), ["content-length", "content-type"]);
+        assert_eq!(
+            names(Some(&Uuid::nil())),
+            ["content-length", "content-type", "x-amz-meta-upload", "x-amz-metadata-directive"]
+        );
     }
 
     proptest! {
         #[test]
-        fn no_header_value_breaks_a_line(text: String, size: u64, bytes: [u8; 32], create_only: bool) {
+        fn no_header_value_breaks_a_line(text: String, size: u64, bytes: [u8; 32], create_only: bool, mark: u128) {
             let given = ContentType::parse(&text).unwrap_or_else(|_| ContentType::parse("text/plain; charset=\"u t f\"").unwrap());
-            let headers = signed_headers(&given, size, Some(&Digest::from_bytes(bytes)), create_only);
+            let headers = signed_headers(&given, size, Some(&Digest::from_bytes(bytes)), create_only, Some(&Uuid::from_u128(mark)));
             prop_assert!(headers.is_sorted());
             for (_, value) in headers {
                 prop_assert!(value.bytes().all(|byte| (0x20..0x7f).contains(&byte)));

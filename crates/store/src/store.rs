@@ -27,6 +27,8 @@ pub struct ObjectHead {
     pub content_type: Option<String>,
     /// The content encoding it was stored with, which whoever downloads it undoes.
     pub content_encoding: Option<String>,
+    /// The upload that it says it came from, see [`pg_storage_core::upload::signed_headers`].
+    pub mark: Option<String>,
     /// The SHA-256 the store has for the whole object. A store may merely echo what the uploader declared.
     pub sha256: Option<Digest>,
     /// When it was written.
@@ -44,6 +46,10 @@ pub struct ObjectHash {
     pub etag: Option<String>,
     /// The content type it was stored with.
     pub content_type: Option<String>,
+    /// The content encoding it was stored with.
+    pub content_encoding: Option<String>,
+    /// The upload that it says it came from.
+    pub mark: Option<String>,
     /// The first [`HEAD_BYTES`] bytes, fewer if the object is shorter.
     pub head: Vec<u8>,
 }
@@ -186,6 +192,7 @@ pub trait Store: Send + Sync {
     ) -> impl Future<Output = Result<Option<String>, StoreError>> + Send;
 
     /// Copies an object of at most 5 GiB within the store, asking it to compute a SHA-256; the copy's entity tag.
+    /// With a `content_type` that is all the copy's metadata; without, the copy has the source's metadata.
     /// It is sent once: whoever repeats it must expect the first one to be carried out later than the second.
     /// With `source_etag`, `Precondition` if the source is not that one (where the store honours it).
     fn copy(
@@ -195,7 +202,7 @@ pub trait Store: Send + Sync {
         bucket: &str,
         key: &str,
         source_etag: Option<&str>,
-        content_type: &str,
+        content_type: Option<&str>,
     ) -> impl Future<Output = Result<Option<String>, StoreError>> + Send;
 
     /// Deletes at most [`MAX_DELETE_BATCH`] objects: one outcome per key, in the order given. A key that does not

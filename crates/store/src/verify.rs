@@ -28,6 +28,8 @@ pub struct Expected {
     pub content_type: ContentType,
     /// Whether the leading bytes must agree with the content type.
     pub check_bytes: bool,
+    /// What the object must carry as a mark, on a store where an upload can become a copy of another object.
+    pub mark: Option<String>,
 }
 
 /// What was found. When several things are wrong, the first in this order is reported, except that [`staged`] does not
@@ -119,7 +121,8 @@ pub async fn staged(
         return Err(StoreError::local(ErrorKind::Invalid, "CopyObject", message));
     }
     let Some(head) = store.head(bucket, staging_key).await? else { return absent(store, bucket).await };
-    if let Some(finding) = wrong_size(expected, head.size) {
+    if let Some(finding) = foreign(expected, head.mark.as_deref()).or_else(|| wrong_size(expected, head.size))
+    {
         return Ok(finding);
     }
     let content_type = match agreed_type(expected, head.content_type, None) {
@@ -129,7 +132,9 @@ pub async fn staged(
     // The pin keeps a copy that is executed late, after its caller gave up, from bringing other bytes.
     let honoured = capabilities.copy_source_if_match == Support::Enforced;
     let pin = head.etag.as_deref().filter(|_| honoured);
-    match store.copy(bucket, staging_key, bucket, final_key, pin, &content_type).await {
+    // A mark has to be seen on what is kept, for the staging object may be another one by now.
+    let replaced = expected.mark.is_none().then_some(content_type.as_str());
+    match store.copy(bucket, staging_key, bucket, final_key, pin, replaced).await {
         Ok(_) => read(store, bucket, final_key, expected).await,
         // It went after the HEAD.
         Err(error) if error.kind == ErrorKind::NotFound => absent(store, bucket).await,
@@ -208,8 +213,21 @@ async fn absent(store: &impl Store, bucket: &str) -> Result<Finding, StoreError>
     }
 }
 
-/// Size, hash and type of bytes that were read.
+/// An object that did not come through the upload's URL: it may be one that the uploader must not see, so nothing is
+/// told of it.
+fn foreign(expected: &Expected, mark: Option<&str>) -> Option<Finding> {
+    let wanted = expected.mark.as_deref()?;
+    (mark != Some(wanted)).then(|| Finding::ContentTypeMismatch {
+        declared: expected.content_type.as_str().to_owned(),
+        found: "a copy of another object".to_owned(),
+    })
+}
+
+/// Mark, size, hash and type of bytes that were read.
 fn judge(expected: &Expected, read: ObjectHash) -> Finding {
+    if let Some(finding) = foreign(expected, read.mark.as_deref()) {
+        return finding;
+    }
     if let Some(finding) = wrong_size(expected, read.size) {
         return finding;
     }
@@ -217,7 +235,9 @@ fn judge(expected: &Expected, read: ObjectHash) -> Finding {
         return Finding::HashMismatch { declared, found: read.sha256 };
     }
     let leading = expected.check_bytes.then_some(read.head.as_slice());
-    verdict(agreed_type(expected, read.content_type, leading), read.size, read.sha256, read.etag)
+    let finding =
+        verdict(agreed_type(expected, read.content_type, leading), read.size, read.sha256, read.etag);
+    plain(finding, expected, read.content_encoding)
 }
 
 /// The type decides about an object whose size and hash are as promised.

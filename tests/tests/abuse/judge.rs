@@ -141,6 +141,11 @@ fn judge_upload(
     }
 }
 
+/// Whether uploads to the store carry a mark.
+fn is_marked(stage: &Stage) -> bool {
+    stage.scene.value("SELECT capabilities ->> 'unsigned' = 'ignored' FROM storage.store_capabilities")
+}
+
 /// Bytes that no row wants: either their deletion waits for its time, or a comparison finds them.
 fn is_collected(stage: &Stage, place: &Place) -> Result<(), String> {
     let queued = "SELECT count(*) FROM storage.object_deletions WHERE (physical_name, key) = ($1, $2)";
@@ -154,6 +159,17 @@ fn is_collected(stage: &Stage, place: &Place) -> Result<(), String> {
     expect(jobs > 0 || found(), || "nobody will remove the bytes".to_owned())
 }
 
+/// The store made a copy of another object of the upload.
+fn judge_stolen(stage: &mut Stage, subject: &Subject, ticket: &Ticket, mark: &str) -> Found {
+    let verdict = confirm(&mut stage.ada, &ticket.upload_id);
+    let told = verdict.details.as_deref() == Some("declared text/plain, found a copy of another object");
+    expect(verdict.outcome() == ("rejected", Some("CONTENT_TYPE_MISMATCH")) && told, || {
+        format!("{mark}was copied into the upload, and the verdict is {verdict:?}")
+    })?;
+    is_collected(stage, &subject.place)?;
+    Ok(Outcome::Harmless("the copy is rejected, no URL reads it, and it is collected".to_owned()))
+}
+
 fn judge_fresh(stage: &mut Stage, case: &Case, subject: &Subject, ticket: &Ticket, accepted: bool) -> Found {
     let content = match stage.content(&subject.place) {
         Content::Absent => None,
@@ -163,8 +179,7 @@ fn judge_fresh(stage: &mut Stage, case: &Case, subject: &Subject, ticket: &Ticke
     if let Some((bytes, ..)) = &content {
         let stolen = stage.treasures().into_iter().find(|treasure| treasure.bytes == *bytes);
         if let Some(mark) = stolen.map(|treasure| treasure.mark.clone()) {
-            let verdict = confirm(&mut stage.ada, &ticket.upload_id);
-            return Err(format!("{mark}was copied into the upload, which is then {}", verdict.status));
+            return judge_stolen(stage, subject, ticket, &mark);
         }
     }
     let verdict = confirm(&mut stage.ada, &ticket.upload_id);
@@ -192,8 +207,11 @@ fn judge_fresh(stage: &mut Stage, case: &Case, subject: &Subject, ticket: &Ticke
         Some("SIZE_MISMATCH")
     } else if case.declared && bytes != subject.bytes {
         Some("HASH_MISMATCH")
-    // What goes straight to its final key keeps the encoding; the copy of what is staged does not.
-    } else if content_type != "text/plain" || encoded && case.declared && stage.scene.direct {
+    // What goes straight to its final key keeps the encoding, and so does a copy that has to keep its mark; other copies of
+    // what is staged do not.
+    } else if content_type != "text/plain"
+        || encoded && (case.declared && stage.scene.direct || is_marked(stage))
+    {
         Some("CONTENT_TYPE_MISMATCH")
     } else {
         None

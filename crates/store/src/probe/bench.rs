@@ -81,7 +81,7 @@ impl<'a> Bench<'a> {
     ) -> Result<Ticket, StoreError> {
         let content_type = ContentType::parse("application/octet-stream")
             .map_err(|error| StoreError::local(ErrorKind::Invalid, OPERATION, error.to_string()))?;
-        let headers = signed_headers(&content_type, body.len() as u64, sha256, create_only);
+        let headers = signed_headers(&content_type, body.len() as u64, sha256, create_only, None);
         let key = self.key(name);
         let url = self.sign(&key, &headers, 300, 0);
         Ok(Ticket { key, url, headers })

@@ -46,9 +46,10 @@ pub struct Capabilities {
     pub copy_source_if_match: Support,
     /// An expired URL is refused.
     pub expiry: Support,
-    /// A URL is refused after a change to its key, its signature or a signed header, and without one of these headers; and
-    /// a header that nobody signed does not make a copy of the upload.
+    /// A URL is refused after a change to its key, its signature or a signed header, and without one of these headers.
     pub tampering: Support,
+    /// An `x-amz-copy-source` that nobody signed does not make a copy of the upload. `None`: it was not tried.
+    pub unsigned: Option<Support>,
 }
 
 impl Capabilities {
@@ -57,7 +58,13 @@ impl Capabilities {
     #[must_use]
     pub fn direct(&self) -> bool {
         let needed = [self.checksum, self.length, self.create_only, self.tampering];
-        needed.iter().all(|&support| support == Support::Enforced)
+        needed.iter().all(|&support| support == Support::Enforced) && self.unsigned == Some(Support::Enforced)
+    }
+
+    /// Whether uploads have to carry a mark, by which a copy of another object is told from them.
+    #[must_use]
+    pub fn marked(&self) -> bool {
+        self.unsigned == Some(Support::Ignored)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Reading bodies: whole but small, or streamed through SHA-256 in bounded memory.
 
+use std::collections::HashMap;
 use std::num::NonZeroU64;
 use std::time::Duration;
 
@@ -72,6 +73,11 @@ pub(super) async fn collect(body: ByteStream, len: u64, limit: Duration) -> Resu
 }
 
 /// Hashes a body up to `cap` bytes. Each pause between two pieces may take `limit`.
+/// What the metadata of an object say of the upload that it came from.
+pub(super) fn mark(metadata: Option<HashMap<String, String>>) -> Option<String> {
+    metadata?.remove("upload")
+}
+
 pub(super) async fn hash(
     mut output: GetObjectOutput,
     cap: u64,
@@ -100,6 +106,8 @@ pub(super) async fn hash(
         sha256: hasher.finish(),
         etag: output.e_tag,
         content_type: output.content_type,
+        content_encoding: output.content_encoding,
+        mark: mark(output.metadata),
         head,
     }))
 }

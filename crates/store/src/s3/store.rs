@@ -18,7 +18,7 @@ use super::convert::{
     access_block_from_sdk, access_block_to_sdk, cors_from_sdk, cors_to_sdk, incomplete, length,
     lifecycle_from_sdk, lifecycle_to_sdk, time,
 };
-use super::read::{collect, hash};
+use super::read::{collect, hash, mark};
 use crate::error::{ErrorKind, StoreError};
 use crate::store::{HashOutcome, ObjectHead, Page, PublicAccessBlock, PutOptions, Store, UploadPage};
 
@@ -45,6 +45,7 @@ impl Store for S3Store {
             etag: found.e_tag,
             content_type: found.content_type,
             content_encoding: found.content_encoding,
+            mark: mark(found.metadata),
         }))
     }
 
@@ -91,7 +92,7 @@ impl Store for S3Store {
         bucket: &str,
         key: &str,
         source_etag: Option<&str>,
-        content_type: &str,
+        content_type: Option<&str>,
     ) -> Result<Option<String>, StoreError> {
         let request = self
             .client()
@@ -101,8 +102,11 @@ impl Store for S3Store {
             .set_copy_source_if_match(source_etag.map(ToOwned::to_owned))
             .bucket(bucket)
             .key(key)
-            .metadata_directive(MetadataDirective::Replace)
-            .content_type(content_type)
+            .metadata_directive(match content_type {
+                Some(_) => MetadataDirective::Replace,
+                None => MetadataDirective::Copy,
+            })
+            .set_content_type(content_type.map(ToOwned::to_owned))
             .checksum_algorithm(ChecksumAlgorithm::Sha256);
         // A copy that the store carries out late must not overwrite what a second one was verified to be.
         let request = request.customize().config_override(self.once());

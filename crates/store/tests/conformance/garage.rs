@@ -108,6 +108,7 @@ async fn attempt(binary: &PathBuf, deadline: Instant) -> Option<Server> {
         copy_source_if_match: Support::Enforced,
         expiry: Support::Enforced,
         tampering: Support::Enforced,
+        unsigned: Some(Support::Enforced),
     };
     let fixture = Fixture {
         url: format!("http://127.0.0.1:{s3}"),

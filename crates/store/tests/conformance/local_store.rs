@@ -45,6 +45,7 @@ async fn start() -> Server {
         copy_source_if_match: Support::Enforced,
         expiry: Support::Enforced,
         tampering: Support::Enforced,
+        unsigned: Some(Support::Enforced),
     };
     let fixture = Fixture { url, region: "local", credentials, capabilities, has_policies: true };
     Server { fixture, serving: serving.abort_handle(), _root: root }

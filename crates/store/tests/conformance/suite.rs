@@ -68,7 +68,10 @@ pub async fn what_is_absent_is_told_apart(fixture: &Fixture) {
     assert_eq!(store.head(BUCKET, "nothing").await.unwrap(), None);
     assert_eq!(kind(store.get_range(BUCKET, "nothing", 0, 1).await), ErrorKind::NotFound);
     assert_eq!(kind(store.hash_object(BUCKET, "nothing", 1).await), ErrorKind::NotFound);
-    assert_eq!(kind(store.copy(BUCKET, "nothing", BUCKET, "to", None, "a/b").await), ErrorKind::NotFound);
+    assert_eq!(
+        kind(store.copy(BUCKET, "nothing", BUCKET, "to", None, Some("a/b")).await),
+        ErrorKind::NotFound
+    );
 
     let missing = "no-such-bucket-here";
     assert_eq!(store.head(missing, "k").await.unwrap(), None);
@@ -111,7 +114,7 @@ pub async fn copies_are_whole_and_pinned(fixture: &Fixture) {
         let body = format!("contents of {key}").into_bytes();
         let etag = store.put(BUCKET, key, body.clone(), PLAIN).await.unwrap();
         let to = format!("copy/{n}");
-        let copied = store.copy(BUCKET, key, BUCKET, &to, etag.as_deref(), "text/csv").await.unwrap();
+        let copied = store.copy(BUCKET, key, BUCKET, &to, etag.as_deref(), Some("text/csv")).await.unwrap();
         let head = store.head(BUCKET, &to).await.unwrap().unwrap();
         assert_eq!(store.get_range(BUCKET, &to, 0, 1000).await.unwrap(), body);
         assert_eq!(head.content_type.as_deref(), Some("text/csv"));
@@ -120,7 +123,7 @@ pub async fn copies_are_whole_and_pinned(fixture: &Fixture) {
             assert_eq!(head.sha256, Some(Digest::of(&body)), "a copy has a sum of its own");
         }
         let other = Some("\"00000000000000000000000000000000\"");
-        let refused = store.copy(BUCKET, key, BUCKET, "refused", other, "text/csv").await;
+        let refused = store.copy(BUCKET, key, BUCKET, "refused", other, Some("text/csv")).await;
         if fixture.capabilities.copy_source_if_match == Support::Enforced {
             assert_eq!(kind(refused), ErrorKind::Precondition);
             assert_eq!(store.head(BUCKET, "refused").await.unwrap(), None);

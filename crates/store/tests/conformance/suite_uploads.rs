@@ -17,6 +17,7 @@ fn expected(sha256: Option<Digest>) -> Expected {
         sha256,
         content_type: ContentType::parse("application/pdf").unwrap(),
         check_bytes: true,
+        mark: None,
     }
 }
 

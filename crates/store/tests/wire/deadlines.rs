@@ -46,7 +46,7 @@ async fn a_silent_store_times_out() {
     let plain = PutOptions { content_type: "text/plain", sha256: None, create_only: false };
     for error in [
         timed(store.put("b", "k", b"x".to_vec(), plain)).await,
-        timed(store.copy("b", "k", "b", "l", None, "text/plain")).await,
+        timed(store.copy("b", "k", "b", "l", None, Some("text/plain"))).await,
         timed(store.create_bucket("b")).await,
         timed(store.delete_batch("b", &["k".to_owned()])).await,
     ] {

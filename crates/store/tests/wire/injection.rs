@@ -222,7 +222,7 @@ proptest! {
             store.put("b", "k", b"x".to_vec(), options).await.map(|_| ())
         });
         let copy = sent(async |store| {
-            store.copy("b", &key, "b", "to", Some(&etag), &content_type).await.map(|_| ())
+            store.copy("b", &key, "b", "to", Some(&etag), Some(&content_type)).await.map(|_| ())
         });
         for request in put.iter().chain(&copy) {
             assert_sound(request);

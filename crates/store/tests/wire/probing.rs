@@ -250,6 +250,7 @@ async fn a_signed_header_that_is_left_out_must_be_missed() {
         head_checksum: true,
         expiry: Support::Enforced,
         tampering: Support::Enforced,
+        unsigned: Some(Support::Enforced),
         ..Capabilities::default()
     };
     assert_eq!(outcome.unwrap(), good);
@@ -266,9 +267,13 @@ async fn a_signed_header_that_is_left_out_must_be_missed() {
 async fn a_header_that_nobody_signed_must_not_be_obeyed() {
     let strict = Vices { is_strict: true, ..Vices::default() };
     let (_, _, outcome) = try_out(strict).await;
-    assert_eq!(outcome.unwrap().tampering, Support::Enforced, "to disregard it is enough");
+    let found = outcome.unwrap();
+    assert_eq!(found.unsigned, Some(Support::Enforced), "to disregard it is enough");
+    assert!(!found.marked());
     let (_, _, outcome) = try_out(Vices { obeys_the_unsigned: true, ..strict }).await;
-    assert_eq!(outcome.unwrap().tampering, Support::Ignored);
+    let found = outcome.unwrap();
+    assert_eq!((found.tampering, found.unsigned), (Support::Enforced, Some(Support::Ignored)));
+    assert!(found.marked() && !found.direct());
 }
 
 #[test]
@@ -283,19 +288,22 @@ fn capabilities_are_remembered_as_json() {
 }
 
 #[test]
-fn the_direct_way_needs_all_four() {
+fn the_direct_way_needs_all_five() {
     let all = Capabilities {
         checksum: Support::Enforced,
         length: Support::Enforced,
         create_only: Support::Enforced,
         tampering: Support::Enforced,
+        unsigned: Some(Support::Enforced),
         ..Capabilities::default()
     };
     assert!(all.direct());
+    assert!(!Capabilities { unsigned: None, ..all }.direct(), "what was not tried is not relied on");
     for other in [Support::Ignored, Support::Racy, Support::Refused] {
         assert!(!Capabilities { checksum: other, ..all }.direct());
         assert!(!Capabilities { length: other, ..all }.direct());
         assert!(!Capabilities { create_only: other, ..all }.direct());
         assert!(!Capabilities { tampering: other, ..all }.direct());
+        assert!(!Capabilities { unsigned: Some(other), ..all }.direct());
     }
 }

@@ -26,7 +26,7 @@ async fn every_call(store: &impl Store) -> Vec<(&'static str, bool)> {
         outcome("get_range", store.get_range("b", "k", 0, 4).await),
         outcome("hash_object", store.hash_object("b", "k", 100).await),
         outcome("put", store.put("b", "k", b"x".to_vec(), bound).await),
-        outcome("copy", store.copy("b", "k", "b", "to", Some("\"e\""), "text/plain").await),
+        outcome("copy", store.copy("b", "k", "b", "to", Some("\"e\""), Some("text/plain")).await),
         // One outcome for each key.
         outcome(
             "delete_batch",

@@ -66,7 +66,8 @@ async fn a_copy_names_its_source_segment_by_segment() {
     let body = "<CopyObjectResult><ETag>\"e\"</ETag></CopyObjectResult>";
     let server = Server::start(move |_| Reply::new(200).body(body)).await;
     let key = "a folder/ünï+cödé/100%.txt";
-    let etag = server.store().copy("src", key, "dst", "to", Some("\"old\""), "text/plain").await.unwrap();
+    let etag =
+        server.store().copy("src", key, "dst", "to", Some("\"old\""), Some("text/plain")).await.unwrap();
     assert_eq!(etag.as_deref(), Some("\"e\""));
     let request = &server.requests()[0];
     assert_eq!(
@@ -298,7 +299,7 @@ async fn what_must_not_happen_twice_is_sent_once() {
     let plain = PutOptions { content_type: "text/plain", sha256: None, create_only: false };
     let attempts = [
         store.put("b", "k", vec![1], PutOptions { create_only: true, ..plain }).await.unwrap_err().attempts,
-        store.copy("b", "from", "b", "to", None, "text/plain").await.unwrap_err().attempts,
+        store.copy("b", "from", "b", "to", None, Some("text/plain")).await.unwrap_err().attempts,
         // Of this one it does not matter how often it is stored.
         store.put("b", "k", vec![1], plain).await.unwrap_err().attempts,
     ];

@@ -20,6 +20,7 @@ fn every_operation_can_be_sent_to_another_thread() {
         sha256: None,
         content_type: ContentType::parse("a/b").unwrap(),
         check_bytes: true,
+        mark: None,
     };
     let plan = Plan {
         bucket: "b".to_owned(),

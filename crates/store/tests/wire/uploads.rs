@@ -22,6 +22,7 @@ pub fn expected(body: &[u8], content_type: &str) -> Expected {
         sha256: Some(Digest::of(body)),
         content_type: ContentType::parse(content_type).unwrap(),
         check_bytes: true,
+        mark: None,
     }
 }
 
