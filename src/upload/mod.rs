@@ -3,8 +3,8 @@
 //! - [`admission`]: what is declared, held against the rules; what only the server chooses
 //! - [`request`], [`bulk`]: tickets, for one file and for many
 //! - [`pending`]: requests as they stand
-//! - [`examine`]: what the store is asked
-//! - [`confirm`]: what becomes of it
+//! - [`mod@examine`]: what the store is asked
+//! - [`mod@confirm`]: what becomes of it
 
 use pg_storage_core::name::Filename;
 use pg_storage_core::path::FilePath;
