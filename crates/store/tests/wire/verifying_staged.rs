@@ -106,6 +106,56 @@ async fn the_copy_is_pinned_where_that_is_honoured() {
     }
 }
 
+/// A store whose staging object and its copy have metadata of their own.
+async fn marked_store(
+    staged: Option<&'static str>,
+    kept: Option<&'static str>,
+    encoding: &'static str,
+) -> Server {
+    let with = |reply: Reply, mark: Option<&str>| match mark {
+        Some(mark) => reply.header("x-amz-meta-upload", mark),
+        None => reply,
+    };
+    Server::start(move |request| match (request.method.as_str(), request.path.as_str()) {
+        ("HEAD", "/b/s") => with(object(PNG, "image/png"), staged),
+        ("PUT", "/b/f") => Reply::new(200).body("<CopyObjectResult><ETag>\"x\"</ETag></CopyObjectResult>"),
+        ("GET", "/b/f") => with(object(PNG, "image/png").header("content-encoding", encoding), kept),
+        _ => Reply::error(400, "InvalidRequest"),
+    })
+    .await
+}
+
+fn marked() -> Expected {
+    Expected { mark: Some("mine".to_owned()), ..undeclared(PNG, "image/png") }
+}
+
+/// Where an upload can become a copy of another object, only what carries its mark is it, and it is the copy that counts.
+#[tokio::test]
+async fn what_does_not_carry_the_mark_is_no_upload_and_nothing_is_told_of_it() {
+    let foreign = Ok(wrong_type("image/png", "a copy of another object"));
+    let nothing = Capabilities::default();
+    let server = marked_store(Some("mine"), Some("mine"), "").await;
+    assert_eq!(check(&server, &marked(), &nothing).await, Ok(verified(PNG)));
+    let copy = &server.requests()[1];
+    assert_eq!(copy.header("x-amz-metadata-directive"), Some("COPY"), "the copy keeps the mark");
+
+    for other in [None, Some("another")] {
+        let server = marked_store(other, Some("mine"), "").await;
+        // Not even its size, which this one has not.
+        let promised = Expected { size: 1, ..marked() };
+        assert_eq!(check(&server, &promised, &nothing).await, foreign);
+        assert_eq!(server.lines(), ["HEAD /b/s"]);
+        // Replaced after the HEAD.
+        let server = marked_store(Some("mine"), other, "").await;
+        let promised = Expected { sha256: Some(Digest::of(b"other bytes")), ..marked() };
+        assert_eq!(check(&server, &promised, &nothing).await, foreign);
+    }
+    // A copy that keeps the mark keeps an encoding as well.
+    let server = marked_store(Some("mine"), Some("mine"), "gzip").await;
+    let encoded = wrong_type("image/png", "image/png, encoded as gzip");
+    assert_eq!(check(&server, &marked(), &nothing).await, Ok(encoded));
+}
+
 #[tokio::test]
 async fn what_head_shows_to_be_wrong_is_not_copied() {
     let declared = PNG.len() as u64;
