@@ -188,6 +188,7 @@ async fn only_what_was_refused_without_a_trace_counts() {
             checksum,
             create_only,
             head_checksum: vices.echoes_sums,
+            unsigned: Some(Enforced),
             // No signature is checked, and copies are never refused.
             ..Capabilities::default()
         };
