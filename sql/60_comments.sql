@@ -33,6 +33,8 @@ COMMENT ON FUNCTION storage_private.sign_downloads(uuid[], interval, boolean, te
 'Presigned URLs of those of the files that the caller can see, in the order given.';
 COMMENT ON FUNCTION storage_private.unsigned_url(uuid) IS
 'The stable URL of a file in a public bucket that the caller can see. Errors: FILE_NOT_FOUND, NOT_PUBLIC.';
+COMMENT ON FUNCTION storage_private.list_page(uuid, text, text, integer, text, text) IS
+'A page of the files of a bucket that the caller may list. Errors: INVALID_LIMIT, INVALID_DELIMITER, INVALID_PAGE_TOKEN.';
 COMMENT ON FUNCTION storage_private.provision(uuid) IS
 'Provisions a bucket that the caller can see, now, and gives the name of its physical bucket. Errors: BUCKET_NOT_FOUND.';
 COMMENT ON FUNCTION storage_private.inspect_bucket(uuid) IS

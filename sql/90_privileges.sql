@@ -39,7 +39,10 @@ BEGIN
          ' storage.files_download_url(storage.files), storage.public_url(uuid)'),
         ('EXECUTE ON FUNCTION storage_private.claimed_user(), storage_private.claimed_tenant(), storage_private.asked_operation(), storage_private.is_manager(),'
          ' storage_private.refuse(text, text, text, text), storage_private.as_uuid(text),'
-         ' storage_private.sign_downloads(uuid[], interval, boolean, text), storage_private.unsigned_url(uuid)');
+         ' storage_private.sign_downloads(uuid[], interval, boolean, text), storage_private.unsigned_url(uuid)'),
+        ('USAGE ON TYPE storage.list_order, storage.list_entry'),
+        ('EXECUTE ON FUNCTION storage.list_files(text, text, text, integer, text, storage.list_order),'
+         ' storage_private.find_bucket(text), storage_private.list_page(uuid, text, text, integer, text, text)');
     IF level IN ('writer', 'manager') THEN
         RETURN QUERY VALUES
             ('SELECT ON storage.upload_requests'),

@@ -9,6 +9,7 @@ mod storage_private {
     use pg_storage_core::error::{Invalid, Token};
     use pg_storage_core::name::BucketKey;
     use pg_storage_core::origin::Origin;
+    use pg_storage_core::page_token::{Listing, Order};
     use pg_storage_core::physical::check_bucket_name;
     use pg_storage_store::inspect;
     use pgrx::datum::{Interval, TimestampWithTimeZone};
@@ -19,6 +20,7 @@ mod storage_private {
     use crate::clock::Moment;
     use crate::download::{self, Wish};
     use crate::error::{Failure, OrRaise, Result};
+    use crate::files::listing;
     use crate::json::Jsonb;
     use crate::limits::{self, Request};
     use crate::orphans::{self, Repair};
@@ -367,6 +369,60 @@ mod storage_private {
     #[pg_extern(stable)]
     fn unsigned_url(file_id: Option<Uuid>) -> String {
         download::public_url(or_nil(file_id)).or_raise()
+    }
+
+    /// A page of the files of a bucket that the caller may list.
+    #[allow(clippy::type_complexity)]
+    #[pg_extern(stable)]
+    fn list_page(
+        bucket_id: Uuid,
+        prefix: &str,
+        delimiter: Option<&str>,
+        page_size: i32,
+        page_token: Option<&str>,
+        order_by: &str,
+    ) -> TableIterator<
+        'static,
+        (
+            name!(kind, &'static str),
+            name!(path, Option<String>),
+            name!(file_id, Option<Uuid>),
+            name!(filename, Option<String>),
+            name!(owner_id, Option<String>),
+            name!(version, Option<i32>),
+            name!(content_type, Option<String>),
+            name!(size, Option<i64>),
+            name!(sha256, Option<String>),
+            name!(metadata, Option<JsonB>),
+            name!(expires_at, Option<TimestampWithTimeZone>),
+            name!(created_at, Option<TimestampWithTimeZone>),
+            name!(page_token, Option<String>),
+        ),
+    > {
+        let Some(order) = Order::parse(order_by) else {
+            Failure::internal(format!("unknown order {order_by}")).raise()
+        };
+        let bucket = uuid::Uuid::from_bytes(*bucket_id.as_bytes());
+        let listing = Listing { bucket, prefix, delimiter, order };
+        let entries = listing::page(&listing::Wish { listing, page_size, page_token }).or_raise();
+        TableIterator::new(entries.into_iter().map(|listing::Entry { path, file, page_token }| match file {
+            None => ("prefix", path, None, None, None, None, None, None, None, None, None, None, page_token),
+            Some(file) => (
+                "file",
+                path,
+                Some(file.id),
+                Some(file.filename),
+                Some(file.owner_id),
+                Some(file.version),
+                Some(file.content_type),
+                Some(file.size),
+                Some(file.sha256),
+                Some(file.metadata),
+                file.expires_at,
+                Some(file.created_at),
+                page_token,
+            ),
+        }))
     }
 
     /// Provisions a bucket now and gives the name of its physical bucket.

@@ -4,6 +4,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::ffi::CStr;
 use std::rc::Rc;
 
 use pgrx::datum::DatumWithOid;
@@ -71,39 +72,50 @@ fn kept<'conn>(
 pub fn as_owner<T>(statement: impl FnOnce() -> Result<T>) -> Result<T> {
     let owner = owner()?;
     let _restored = Identity::assume(owner);
-    let _unpinned = SearchPath::pin();
+    let _unpinned = Pinned::to(&[(c"search_path", c"pg_catalog, pg_temp")]);
     statement()
 }
 
-/// The search_path to go back to; an ERROR leaves that to the end of the transaction, as it does for functions with SET.
-struct SearchPath {
+/// Runs a query that is to read a few rows along the one index that has them in the order asked for.
+///
+/// The planner cannot know how few rows policies hide: it expects them to hide most, and to sort what is left of a whole
+/// bucket then costs it less than the index. Nor does it know that so short a query is not worth compiling.
+pub fn in_index_order<T>(query: impl FnOnce() -> T) -> T {
+    let _unpinned = Pinned::to(&[(c"enable_sort", c"off"), (c"jit", c"off")]);
+    query()
+}
+
+/// Settings to go back to; an ERROR leaves that to the end of the transaction, as it does for functions with SET.
+struct Pinned {
     level: i32,
 }
 
-impl SearchPath {
-    fn pin() -> Self {
-        // SAFETY: what PostgreSQL does for a function with a SET clause: a new nest level, and a value saved in it.
+impl Pinned {
+    fn to(settings: &[(&CStr, &CStr)]) -> Self {
+        // SAFETY: what PostgreSQL does for a function with SET clauses: a new nest level, and values saved in it.
         unsafe {
             let level = pg_sys::NewGUCNestLevel();
-            pg_sys::set_config_option(
-                c"search_path".as_ptr(),
-                c"pg_catalog, pg_temp".as_ptr(),
-                pg_sys::GucContext::PGC_USERSET,
-                pg_sys::GucSource::PGC_S_SESSION,
-                pg_sys::GucAction::GUC_ACTION_SAVE,
-                true,
-                0,
-                false,
-            );
+            for (name, value) in settings {
+                pg_sys::set_config_option(
+                    name.as_ptr(),
+                    value.as_ptr(),
+                    pg_sys::GucContext::PGC_USERSET,
+                    pg_sys::GucSource::PGC_S_SESSION,
+                    pg_sys::GucAction::GUC_ACTION_SAVE,
+                    true,
+                    0,
+                    false,
+                );
+            }
             Self { level }
         }
     }
 }
 
-impl Drop for SearchPath {
+impl Drop for Pinned {
     fn drop(&mut self) {
         if !std::thread::panicking() {
-            // SAFETY: ends the nest level that `pin` began; those begun later have ended before.
+            // SAFETY: ends the nest level that `to` began; those begun later have ended before.
             unsafe { pg_sys::AtEOXact_GUC(true, self.level) };
         }
     }

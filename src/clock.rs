@@ -32,6 +32,16 @@ impl Moment {
         Self(column.into())
     }
 
+    /// The moment of so many microseconds.
+    pub fn of_micros(micros: i64) -> Self {
+        Self(micros)
+    }
+
+    /// As [`of_micros`](Self::of_micros) takes it.
+    pub fn micros(self) -> i64 {
+        self.0
+    }
+
     /// What a clock that counts from 1970 shows.
     pub fn of_system(time: SystemTime) -> Self {
         let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();

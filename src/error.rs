@@ -194,6 +194,7 @@ fn sqlstate(token: Token) -> PgSqlErrorCode {
         | Token::InvalidOrigin
         | Token::InvalidMetadata
         | Token::InvalidPageToken
+        | Token::InvalidDelimiter
         | Token::InvalidLimit
         | Token::InvalidPolicy
         | Token::ContentTypeNotAllowed

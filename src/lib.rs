@@ -4,6 +4,7 @@
 //!
 //! - [`api`]: what SQL calls; thin
 //! - [`upload`], [`download`], [`provision`], [`maintenance`], [`orphans`], [`diagnose`]: one room for each thing users do
+//! - [`files`]: what becomes of files that are there
 //! - [`bucket_deletion`]: who may delete a bucket with everything in it
 //! - [`bucket`], [`catalog`], [`identity`], [`clock`]: rows, statements and who runs them, the caller, the time
 //! - [`operation`]: what is asked for, as policies are told
@@ -33,6 +34,7 @@ mod config;
 mod diagnose;
 mod download;
 mod error;
+mod files;
 mod guc;
 mod identity;
 mod installation;
@@ -79,11 +81,12 @@ extension_sql_file!(
     name = "operations",
     requires = ["orphans", start_worker, wake_worker, cache_statistics, cache_entries, clear_cache, diagnose]
 );
+extension_sql_file!("../sql/55_listing.sql", name = "listing", requires = ["operations"]);
 extension_sql_file!(
     "../sql/60_comments.sql",
     name = "comments",
     requires = [
-        "operations",
+        "listing",
         claimed_user,
         claimed_tenant,
         asked_operation,
@@ -105,6 +108,7 @@ extension_sql_file!(
         abort,
         sign_downloads,
         unsigned_url,
+        list_page,
         provision,
         inspect_bucket,
         mark_bucket_deleted,

@@ -18,6 +18,8 @@ use crate::error::{Failure, Result};
 pub enum Operation {
     /// To see a row: every statement of the caller's own.
     Read,
+    /// To see a row in a listing.
+    List,
     /// To hand out a URL that shows the bytes.
     Sign,
     /// To bring bytes in.
@@ -33,6 +35,7 @@ impl Operation {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Read => "read",
+            Self::List => "list",
             Self::Sign => "sign",
             Self::Upload => "upload",
         }

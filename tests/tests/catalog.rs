@@ -58,6 +58,7 @@ fn public_functions_name_their_errors_and_arguments() {
         "delete_file",
         "delete_bucket",
         "claim_events",
+        "list_files",
     ] {
         let comment = format!(
             "SELECT obj_description(oid, 'pg_proc') FROM pg_proc WHERE pronamespace = 'storage'::regnamespace AND proname = '{function}'"
@@ -90,6 +91,7 @@ fn labels_say_what_functions_do() {
             "download_url",
             "download_urls",
             "files_download_url",
+            "list_files",
             "operation",
             "public_url"
         ]

@@ -25,7 +25,7 @@ fn own(session: &mut Client) -> Own {
 }
 
 /// Every private function that some level is granted, with an id in the place of `{bucket}`, `{file}` or `{upload}`.
-const DIRECT_CALLS: [&str; 20] = [
+const DIRECT_CALLS: [&str; 21] = [
     "claimed_user()",
     "claimed_tenant()",
     "asked_operation()",
@@ -42,6 +42,7 @@ const DIRECT_CALLS: [&str; 20] = [
     "shares_with(NULL, NULL)",
     "sign_downloads(ARRAY['{file}']::pg_catalog.uuid[], NULL, true, NULL)",
     "unsigned_url('{file}')",
+    "list_page('{bucket}', '', NULL, 9, NULL, 'path')",
     "confirm('{upload}')",
     "confirm_all(ARRAY['{upload}']::pg_catalog.uuid[])",
     "abort('{upload}')",

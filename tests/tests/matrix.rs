@@ -47,6 +47,7 @@ const MATRIX: &[(&str, &str)] = &[
     ("++++ ++++ -+-+ ---- ---- xxxx -+-+ ++++", "SELECT storage.download_urls(ARRAY['{file}']::uuid[])"),
     ("++++ ++++ -+-+ ---- ---- xxxx -+-+ ++++", "SELECT storage.files_download_url(f) FROM storage.files f WHERE id = '{file}'"),
     ("s+ss s+ss -+-s ---- ---- xxxx -+-s s+ss", "SELECT storage.public_url('{file}')"),
+    ("++++ ++++ -+-+ ---- ---- xxxx ++++ ++++", "SELECT count(*) FROM storage.list_files('{bucket}')"),
     ("++++ xxxx -x-+ ---- ---- xxxx xxx+ ++++", "SELECT storage.request_upload_url('{bucket}', 'a.txt', 'text/plain', 1)"),
     ("++++ xxxx -x-+ ---- ---- xxxx xxx+ ++++", "SELECT storage.request_upload_urls('{bucket}', '{\"(a.txt,text/plain,1,,,)\",\"(b.txt,text/plain,1,,,)\"}')"),
     ("++++ xxxx ---- ---- ---- xxxx ---- ++++", "SELECT storage.confirm_upload('{upload}')"),

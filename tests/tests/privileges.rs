@@ -52,6 +52,7 @@ const READER: &str = "
     storage.download_urls EXECUTE
     storage.files SELECT
     storage.files_download_url EXECUTE
+    storage.list_files EXECUTE
     storage.operation EXECUTE
     storage.public_url EXECUTE
     storage_private USAGE
@@ -60,12 +61,16 @@ const READER: &str = "
     storage_private.claimed_user EXECUTE
     storage_private.as_uuid EXECUTE
     storage_private.asked_operation EXECUTE
+    storage_private.find_bucket EXECUTE
+    storage_private.list_page EXECUTE
     storage_private.is_manager EXECUTE
     storage_private.refuse EXECUTE
     storage_private.sign_downloads EXECUTE
     storage_private.unsigned_url EXECUTE
     type storage.bucket_access USAGE
     type storage.dedup_scope USAGE
+    type storage.list_entry USAGE
+    type storage.list_order USAGE
     type storage.signed_url USAGE
     type storage.upload_spec USAGE
     type storage.upload_status USAGE
@@ -86,7 +91,6 @@ const WRITER: &str = "
     storage_private.admit EXECUTE
     storage_private.confirm EXECUTE
     storage_private.confirm_all EXECUTE
-    storage_private.find_bucket EXECUTE
     storage_private.open_upload EXECUTE
     storage_private.open_uploads EXECUTE
     storage_private.require_writable EXECUTE
@@ -247,6 +251,7 @@ fn no_level_hands_out_levels_or_runs_the_house() {
         "worker_passes",
         "room",
         "released_room",
+        "page_token_keys",
     ] {
         let query = format!("SELECT FROM storage_private.{table}");
         assert_eq!(refused(session.query(&query, &[])).sqlstate, "42501");

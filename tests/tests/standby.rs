@@ -67,6 +67,7 @@ impl Scenery {
             "SELECT storage.files_download_url(f) FROM storage.files f WHERE id = '{file}'",
             "SELECT url FROM storage_private.sign_downloads(ARRAY['{file}']::uuid[], '1 minute', false, 'b.txt')",
             "SELECT storage.public_url('{public}')",
+            "SELECT storage.download_url(file_id) FROM storage.list_files('private', page_size => 1)",
         ] {
             let query = self.filled(query).replace("{public}", &self.public);
             let url: String = session.query_one(&query, &[]).unwrap().get(0);

@@ -121,6 +121,20 @@ fn at_a_million_rows_nothing_reads_a_table_from_end_to_end() {
     superuser.batch_execute(FILL).unwrap();
     let (bucket, tenant) = (id(3000), "'tenant 3'");
 
+    let huge: String = superuser
+        .query_one("SELECT id::text FROM storage.buckets WHERE owner_id = 'ada' AND key = 'private'", &[])
+        .unwrap()
+        .get(0);
+    superuser.batch_execute(&format!(
+        "SET session_replication_role = replica;
+         INSERT INTO storage.files (tenant_id, bucket_id, object_id, owner_id, filename, path, content_type, size, sha256, created_at)
+         SELECT 'default', '{huge}', pg_temp.id(n), CASE WHEN n % 10 = 9 THEN 'bob' ELSE 'ada' END, 'a.txt',
+                'huge/' || n % 1000 || '/' || n, 'text/plain', n % 777, repeat('0', 64), now() + interval '1 second' * (n % 5000)
+         FROM generate_series(0, 99999) n;
+         RESET session_replication_role;
+         ANALYZE storage.files"
+    )).unwrap();
+
     // What a DBA asks.
     let mut asking = scene.superuser();
     let mut found: Vec<(String, Vec<String>)> = Vec::new();
@@ -193,6 +207,31 @@ fn at_a_million_rows_nothing_reads_a_table_from_end_to_end() {
         );
     });
     found.push(("download".to_owned(), downloading));
+    // In a bucket much larger than most, as a plan for any bucket must bear.
+    for (arguments, expected) in [
+        ("page_size => 1000", 1000),
+        ("'huge/', page_size => 1000", 1000),
+        ("delimiter => '/'", 2),
+        ("'huge/', '/', 100", 100),
+        ("'huge/7', '/', 1000", 100),
+        ("'huge/500/', '/', 100", 100),
+        ("order_by => 'newest'", 100),
+        ("order_by => 'largest'", 100),
+        ("'huge/500/', order_by => 'newest'", 100),
+        ("'huge/500/', order_by => 'largest'", 100),
+        ("'no', '/'", 0),
+    ] {
+        let arguments = if arguments.starts_with('\'') {
+            format!("'private', {arguments}")
+        } else {
+            format!("'private', prefix => '', {arguments}")
+        };
+        let listing = scanned_by(&mut ada, |ada| {
+            let list = format!("SELECT count(*) FROM storage.list_files({arguments})");
+            assert_eq!(ada.query_one(&list, &[]).unwrap().get::<_, i64>(0), expected, "{arguments}");
+        });
+        found.push((format!("list_files {arguments}"), listing));
+    }
     let deleting = scanned_by(&mut ada, |ada| {
         let file = Upload::declared(&bytes).request(ada).file_id;
         query(ada, &format!("SELECT storage.delete_file('{file}')"));

@@ -45,6 +45,8 @@ tokens! {
     InvalidMetadata = "INVALID_METADATA",
     /// A page token was not made by the listing it is given to.
     InvalidPageToken = "INVALID_PAGE_TOKEN",
+    /// A delimiter was given where there are no folders.
+    InvalidDelimiter = "INVALID_DELIMITER",
     /// A number of rows asked for is outside of what one call gives.
     InvalidLimit = "INVALID_LIMIT",
     /// A policy has no name, no table, no expression or no role that it could have.

@@ -1,0 +1,286 @@
+//! Pages of a bucket's files, in one of three orders, with folders where a delimiter makes them.
+//!
+//! All is asked as the caller and as a listing, so what row-level security hides has neither an entry nor a folder. A
+//! folder is no row: where one begins, the next question is for what comes after it. Nothing here writes.
+
+use std::borrow::Cow;
+
+use pg_storage_core::error::Token;
+use pg_storage_core::page_token::{self, Listing, Order, Position};
+use pg_storage_core::prefix::{AFTER_ALL, end_of, folder_of, next_after};
+use pgrx::JsonB;
+use pgrx::datum::{DatumWithOid, TimestampWithTimeZone};
+use uuid::Uuid;
+
+use crate::catalog;
+use crate::clock::Moment;
+use crate::error::{Failure, Result};
+use crate::operation::Operation;
+
+/// The most entries of a page.
+const MAX_PAGE: i32 = 1000;
+
+/// Rows of the first question where there may be folders; each that finds mostly files doubles it.
+const FIRST_ROWS: usize = 16;
+
+/// What is asked for.
+pub struct Wish<'a> {
+    /// What is listed.
+    pub listing: Listing<'a>,
+    /// Entries at most.
+    pub page_size: i32,
+    /// As a page before gave it.
+    pub page_token: Option<&'a str>,
+}
+
+/// A file or a folder.
+pub struct Entry {
+    /// Path of the file, if it has one; of the folder, delimiter included.
+    pub path: Option<String>,
+    /// `None`: it is a folder.
+    pub file: Option<File>,
+    /// On the last entry of a page that is not the last.
+    pub page_token: Option<String>,
+}
+
+/// The columns of a file that a listing shows.
+pub struct File {
+    /// Its id.
+    pub id: pgrx::Uuid,
+    /// Its name.
+    pub filename: String,
+    /// Whose it is.
+    pub owner_id: String,
+    /// Its version.
+    pub version: i32,
+    /// MIME type.
+    pub content_type: String,
+    /// Bytes.
+    pub size: i64,
+    /// 64 lower-case hex.
+    pub sha256: String,
+    /// What was said of it.
+    pub metadata: JsonB,
+    /// When it ends.
+    pub expires_at: Option<TimestampWithTimeZone>,
+    /// When it came to be.
+    pub created_at: TimestampWithTimeZone,
+}
+
+/// A question for the current files of bucket $1.
+macro_rules! files {
+    ($rest:literal) => {
+        concat!(
+            "SELECT f.path, f.id, f.filename, f.owner_id, f.version, f.content_type, f.size, f.sha256, f.metadata,
+                    f.expires_at, f.created_at
+             FROM storage.files f
+             WHERE f.bucket_id OPERATOR(pg_catalog.=) $1 AND f.is_current
+               AND (f.expires_at IS NULL OR f.expires_at OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp()) AND ",
+            $rest
+        )
+    };
+}
+
+const BY_PATH: &str = files!(
+    "f.path COLLATE pg_catalog.\"C\" OPERATOR(pg_catalog.>=) $2 AND f.path COLLATE pg_catalog.\"C\" OPERATOR(pg_catalog.<) $3
+     ORDER BY f.path COLLATE pg_catalog.\"C\" LIMIT $4"
+);
+const PATHLESS: &str = files!("f.path IS NULL AND f.id OPERATOR(pg_catalog.>) $2 ORDER BY f.id LIMIT $3");
+const NEWEST: &str = files!(
+    "(f.created_at, f.id) OPERATOR(pg_catalog.<) ($2, $3) ORDER BY f.created_at DESC, f.id DESC LIMIT $4"
+);
+const LARGEST: &str =
+    files!("(f.size, f.id) OPERATOR(pg_catalog.<) ($2, $3) ORDER BY f.size DESC, f.id DESC LIMIT $4");
+
+/// What no index has in order: below a prefix and not by path. OFFSET 0 has the planner find all below the prefix first,
+/// where it would else go through the whole bucket in order for want of a better guess.
+macro_rules! below {
+    ($order:literal) => {
+        concat!(
+            "SELECT f.* FROM (",
+            files!(
+                "f.path COLLATE pg_catalog.\"C\" OPERATOR(pg_catalog.>=) $5 AND f.path COLLATE pg_catalog.\"C\" OPERATOR(pg_catalog.<) $6
+                 OFFSET 0"
+            ),
+            ") f WHERE ",
+            $order
+        )
+    };
+}
+
+const NEWEST_BELOW: &str = below!(
+    "(f.created_at, f.id) OPERATOR(pg_catalog.<) ($2, $3) ORDER BY f.created_at DESC, f.id DESC LIMIT $4"
+);
+const LARGEST_BELOW: &str =
+    below!("(f.size, f.id) OPERATOR(pg_catalog.<) ($2, $3) ORDER BY f.size DESC, f.id DESC LIMIT $4");
+
+/// The entries of a page.
+///
+/// # Errors
+/// `INVALID_LIMIT`, `INVALID_DELIMITER`, `INVALID_PAGE_TOKEN`.
+pub fn page(wish: &Wish<'_>) -> Result<Vec<Entry>> {
+    let Wish { listing, page_size, page_token } = wish;
+    if !(1..=MAX_PAGE).contains(page_size) {
+        return Err(Failure::new(Token::InvalidLimit, format!("a page has 1 to {MAX_PAGE} entries"))
+            .detail(format!("Asked for {page_size}."))
+            .hint("Ask for the next page with page_token for more."));
+    }
+    if listing.delimiter.is_some() && listing.order != Order::Path {
+        return Err(Failure::new(Token::InvalidDelimiter, "folders are listed by path only")
+            .detail("A delimiter was given with another order.")
+            .hint("Leave the delimiter out to sort all files, or sort by path."));
+    }
+    let begin = match page_token {
+        Some(token) => Some(page_token::open(&key()?, listing, token)?),
+        None => None,
+    };
+    // One more than asked for tells whether there is a next page.
+    let wanted = page_size.unsigned_abs() as usize + 1;
+    let mut entries = match listing.order {
+        Order::Path => by_path(listing, begin, wanted)?,
+        Order::Newest | Order::Largest => in_order(listing, begin, wanted)?,
+    };
+    if entries.len() == wanted {
+        entries.pop();
+        if let Some(last) = entries.last_mut() {
+            last.page_token = Some(page_token::seal(&key()?, listing, &after(listing.order, last)));
+        }
+    }
+    Ok(entries)
+}
+
+fn by_path(listing: &Listing<'_>, begin: Option<Position>, wanted: usize) -> Result<Vec<Entry>> {
+    let mut entries = Vec::new();
+    let (mut from, pathless) = match begin {
+        None => (Some(listing.prefix.to_owned()), Uuid::nil()),
+        Some(Position::Path(path)) => (Some(path), Uuid::nil()),
+        Some(Position::Pathless(id)) => (None, id),
+        Some(_) => return Err(Failure::internal("a position is of another order")),
+    };
+    let end = end_of(listing.prefix).unwrap_or_else(|| AFTER_ALL.to_owned());
+    let mut rows = if listing.delimiter.is_some() { FIRST_ROWS.min(wanted) } else { wanted };
+    while let Some(start) = from.take() {
+        let mut next = start.clone();
+        let arguments = [bucket(listing), start.into(), end.as_str().into(), (rows as i64).into()];
+        let found = catalog::in_index_order(|| ask(BY_PATH, &arguments))?;
+        let (all, mut passed_over) = (found.len() < rows, 0);
+        for entry in found {
+            let path = entry.path.as_deref().unwrap_or_default();
+            if path < next.as_str() {
+                passed_over += 1;
+                continue;
+            }
+            let folder = listing.delimiter.and_then(|delimiter| folder_of(path, listing.prefix, delimiter));
+            match folder.map(str::to_owned) {
+                Some(folder) => {
+                    next = end_of(&folder).unwrap_or_else(|| AFTER_ALL.to_owned());
+                    entries.push(Entry { path: Some(folder), file: None, page_token: None });
+                }
+                None => {
+                    next = next_after(path);
+                    entries.push(entry);
+                }
+            }
+            if entries.len() == wanted {
+                return Ok(entries);
+            }
+        }
+        if !all {
+            rows = if passed_over > rows / 2 { FIRST_ROWS.min(wanted) } else { (rows * 2).min(wanted) };
+            from = Some(next);
+        }
+    }
+    // What has no path is in no folder, and begins with nothing.
+    if listing.prefix.is_empty() {
+        let arguments = [bucket(listing), sql(pathless).into(), ((wanted - entries.len()) as i64).into()];
+        entries.extend(catalog::in_index_order(|| ask(PATHLESS, &arguments))?);
+    }
+    Ok(entries)
+}
+
+fn in_order(listing: &Listing<'_>, begin: Option<Position>, wanted: usize) -> Result<Vec<Entry>> {
+    let (value, id): (DatumWithOid<'_>, _) = match (listing.order, begin) {
+        (Order::Newest, None) => (TimestampWithTimeZone::positive_infinity().into(), Uuid::max()),
+        (Order::Newest, Some(Position::Newest(time, id))) => (Moment::of_micros(time).column()?.into(), id),
+        (Order::Largest, None) => (i64::MAX.into(), Uuid::max()),
+        (Order::Largest, Some(Position::Largest(size, id))) => (size.into(), id),
+        _ => return Err(Failure::internal("a position is of another order")),
+    };
+    let mut arguments = vec![bucket(listing), value, sql(id).into(), (wanted as i64).into()];
+    let everywhere = listing.prefix.is_empty();
+    if !everywhere {
+        let end = end_of(listing.prefix).map_or(Cow::Borrowed(AFTER_ALL), Cow::Owned);
+        arguments.extend([listing.prefix.into(), end.into_owned().into()]);
+    }
+    match (listing.order, everywhere) {
+        (Order::Newest, true) => catalog::in_index_order(|| ask(NEWEST, &arguments)),
+        (Order::Newest, false) => ask(NEWEST_BELOW, &arguments),
+        (_, true) => catalog::in_index_order(|| ask(LARGEST, &arguments)),
+        (_, false) => ask(LARGEST_BELOW, &arguments),
+    }
+}
+
+/// Where the page after this entry begins.
+fn after(order: Order, entry: &Entry) -> Position {
+    match (&entry.file, &entry.path, order) {
+        (Some(file), _, Order::Newest) => {
+            Position::Newest(Moment::of(file.created_at).micros(), core(file.id))
+        }
+        (Some(file), _, Order::Largest) => Position::Largest(file.size, core(file.id)),
+        (Some(file), None, Order::Path) => Position::Pathless(core(file.id)),
+        (Some(_), Some(path), Order::Path) => Position::Path(next_after(path)),
+        (None, folder, _) => {
+            Position::Path(folder.as_deref().and_then(end_of).unwrap_or_else(|| AFTER_ALL.to_owned()))
+        }
+    }
+}
+
+fn ask(query: &'static str, arguments: &[DatumWithOid<'_>]) -> Result<Vec<Entry>> {
+    let missing = || Failure::internal("a file lacks a column");
+    Operation::List.during(|| {
+        catalog::read(query, arguments, |rows| {
+            rows.map(|row| {
+                Ok(Entry {
+                    path: row.get(1)?,
+                    file: Some(File {
+                        id: row.get(2)?.ok_or_else(missing)?,
+                        filename: row.get(3)?.ok_or_else(missing)?,
+                        owner_id: row.get(4)?.ok_or_else(missing)?,
+                        version: row.get(5)?.ok_or_else(missing)?,
+                        content_type: row.get(6)?.ok_or_else(missing)?,
+                        size: row.get(7)?.ok_or_else(missing)?,
+                        sha256: row.get(8)?.ok_or_else(missing)?,
+                        metadata: row.get(9)?.ok_or_else(missing)?,
+                        expires_at: row.get(10)?,
+                        created_at: row.get(11)?.ok_or_else(missing)?,
+                    }),
+                    page_token: None,
+                })
+            })
+            .collect()
+        })
+    })
+}
+
+/// What page tokens of this database are sealed with.
+fn key() -> Result<Vec<u8>> {
+    catalog::as_owner(|| {
+        catalog::read("SELECT storage_private.page_token_key()", &[], |rows| {
+            rows.first()
+                .get_one()?
+                .ok_or_else(|| Failure::internal("storage_private.page_token_keys has no row"))
+        })
+    })
+}
+
+fn bucket(listing: &Listing<'_>) -> DatumWithOid<'static> {
+    sql(listing.bucket).into()
+}
+
+fn sql(id: Uuid) -> pgrx::Uuid {
+    pgrx::Uuid::from_bytes(*id.as_bytes())
+}
+
+fn core(id: pgrx::Uuid) -> Uuid {
+    Uuid::from_bytes(*id.as_bytes())
+}

@@ -1,0 +1,3 @@
+//! Files once they are there: found.
+
+pub mod listing;
