@@ -163,7 +163,9 @@ CREATE UNIQUE INDEX files_path_unique ON storage.files (bucket_id, path) WHERE i
 CREATE INDEX files_versions ON storage.files (bucket_id, path, version) WHERE path IS NOT NULL;
 CREATE INDEX files_object_id ON storage.files (object_id);
 CREATE INDEX files_bucket_sha256 ON storage.files (bucket_id, sha256);
-CREATE INDEX files_owner_id ON storage.files (tenant_id, owner_id);
+-- The id, because policies add tenant and owner to every search for one file: without it the planner may well read all
+-- the files of a user who has many.
+CREATE INDEX files_owner_id ON storage.files (tenant_id, owner_id, id);
 CREATE INDEX files_previous_version_id ON storage.files (previous_version_id) WHERE previous_version_id IS NOT NULL;
 CREATE INDEX files_expires_at ON storage.files (expires_at) WHERE expires_at IS NOT NULL;
 COMMENT ON TABLE storage.files IS E'@behavior -delete\nWhat users see: a name and metadata over one verified object. A row here always has its bytes. UPDATE of filename, path and metadata and DELETE work as usual.';
@@ -217,7 +219,7 @@ CREATE INDEX upload_requests_pending ON storage.upload_requests (expires_at) WHE
 CREATE INDEX upload_requests_pending_of_user ON storage.upload_requests (tenant_id, owner_id) WHERE status = 'requested';
 CREATE INDEX upload_requests_object_key ON storage.upload_requests (physical_name, object_key);
 CREATE INDEX upload_requests_bucket_id ON storage.upload_requests (bucket_id);
-CREATE INDEX upload_requests_owner_id ON storage.upload_requests (tenant_id, owner_id);
+CREATE INDEX upload_requests_owner_id ON storage.upload_requests (tenant_id, owner_id, id);
 COMMENT ON TABLE storage.upload_requests IS E'@behavior -insert\nAttempts to bring bytes in. Being allowed to insert here is the permission to upload; the server fills every trusted column.';
 COMMENT ON COLUMN storage.upload_requests.id IS 'Its identity: what is confirmed or aborted.';
 COMMENT ON COLUMN storage.upload_requests.tenant_id IS 'The tenant of the bucket.';

@@ -457,3 +457,10 @@ REVOKE ALL ON FUNCTION
     storage_private.list_page(uuid, text, text, integer, text, text), storage_private.page_token_key(),
     storage.list_files(text, text, text, integer, text, storage.list_order)
 FROM PUBLIC;
+
+-- One row of a user who has many.
+
+DROP INDEX storage.files_owner_id;
+CREATE INDEX files_owner_id ON storage.files (tenant_id, owner_id, id);
+DROP INDEX storage.upload_requests_owner_id;
+CREATE INDEX upload_requests_owner_id ON storage.upload_requests (tenant_id, owner_id, id);

@@ -208,6 +208,7 @@ fn at_a_million_rows_nothing_reads_a_table_from_end_to_end() {
     });
     found.push(("download".to_owned(), downloading));
     // In a bucket much larger than most, as a plan for any bucket must bear.
+    let mut listing_session = scene.user("ada");
     for (arguments, expected) in [
         ("page_size => 1000", 1000),
         ("'huge/', page_size => 1000", 1000),
@@ -226,7 +227,7 @@ fn at_a_million_rows_nothing_reads_a_table_from_end_to_end() {
         } else {
             format!("'private', prefix => '', {arguments}")
         };
-        let listing = scanned_by(&mut ada, |ada| {
+        let listing = scanned_by(&mut listing_session, |ada| {
             let list = format!("SELECT count(*) FROM storage.list_files({arguments})");
             assert_eq!(ada.query_one(&list, &[]).unwrap().get::<_, i64>(0), expected, "{arguments}");
         });
