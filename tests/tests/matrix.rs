@@ -3,7 +3,7 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use pg_storage_tests::flow::Upload;
-use pg_storage_tests::{Refusal, Scene};
+use pg_storage_tests::{Refusal, Scene, say};
 use postgres::{Client, SimpleQueryMessage};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -317,7 +317,7 @@ fn what_is_hidden_is_answered_as_what_is_absent() {
             }
         }
     }
-    println!("{compared} pairs of hidden and absent rows");
+    say(&format!("{compared} pairs of hidden and absent rows"));
     assert!(compared > 300, "{compared}");
 }
 
@@ -364,12 +364,12 @@ fn everybody_may_do_what_the_table_says_with_a_cold_cache_and_a_warm_one() {
             }
         }
     }
-    println!(
+    say(&format!(
         "{total} cases: {} statements, {} roles, {} kinds of buckets, a cold cache and a warm one",
         MATRIX.len(),
         WHO.len(),
         BUCKETS.len()
-    );
+    ));
     assert!(told.is_empty(), "\n{told}");
     let mut after = acme.scene.rows();
     // The worker that was started works off the queue.

@@ -12,7 +12,7 @@ mod report;
 mod stage;
 mod times;
 
-use pg_storage_tests::{Scene, flow};
+use pg_storage_tests::{Scene, flow, say};
 use report::Column;
 use stage::Stage;
 
@@ -51,7 +51,7 @@ fn a_presigned_url_in_the_wrong_hands_is_refused_or_harmless() {
         playing.map(|column| column.join().expect("every case was played"))
     });
     for column in &columns {
-        println!("{}", column.summary());
+        say(&column.summary());
     }
     let harms: Vec<String> = columns.iter().flat_map(Column::harms).collect();
     assert!(harms.is_empty(), "{}", harms.join("\n"));

@@ -4,11 +4,11 @@ use crate::client::Client;
 use crate::consumer::Seen;
 use crate::ledger::Fate;
 use crate::saboteur::Saboteur;
-use crate::say;
+
 use crate::world::World;
 use pg_storage_core::presign::Method;
 use pg_storage_tests::http::{self, Headers};
-use pg_storage_tests::{eventually, flow};
+use pg_storage_tests::{eventually, flow, say};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 

@@ -19,9 +19,8 @@ mod world;
 use client::Client;
 use keeper::Staff;
 use pg_storage_tests::scene::remote;
-use pg_storage_tests::{Cluster, FaultyStore, Garage, LocalStore, Rng, Scene, StoreAccess};
+use pg_storage_tests::{Cluster, FaultyStore, Garage, LocalStore, Rng, Scene, StoreAccess, say};
 use saboteur::{DRIZZLE, Saboteur};
-use std::io::Write;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 use world::{Counts, World, total};
@@ -33,11 +32,6 @@ const OPERATIONS_PER_FAULT: usize = 50;
 
 /// At least one round of everything that can be done to processes for so many operations.
 const OPERATIONS_PER_ROUND: usize = 3500;
-
-/// Said to whoever watches, whether the test passes or not: the harness of Rust keeps what tests print to itself.
-fn say(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
-}
 
 fn setting(name: &str) -> Option<u64> {
     let value = std::env::var(name).ok().filter(|value| !value.is_empty())?;
