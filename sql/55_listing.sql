@@ -73,7 +73,9 @@ LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     RETURN QUERY
-        SELECT l.* FROM storage_private.list_page(storage_private.find_bucket(bucket), coalesce(prefix, ''), nullif(delimiter, ''),
+        SELECT l.kind, l.path, l.file_id, l.filename, l.owner_id, l.version, l.content_type, l.size, l.sha256, l.metadata::jsonb,
+               l.expires_at, l.created_at, l.page_token
+        FROM storage_private.list_page(storage_private.find_bucket(bucket), coalesce(prefix, ''), nullif(delimiter, ''),
                                                   coalesce(page_size, 100), page_token, coalesce(order_by, 'path')::text) l;
 END $$;
 COMMENT ON FUNCTION storage.list_files(text, text, text, integer, text, storage.list_order) IS

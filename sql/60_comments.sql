@@ -35,6 +35,14 @@ COMMENT ON FUNCTION storage_private.unsigned_url(uuid) IS
 'The stable URL of a file in a public bucket that the caller can see. Errors: FILE_NOT_FOUND, NOT_PUBLIC.';
 COMMENT ON FUNCTION storage_private.list_page(uuid, text, text, integer, text, text) IS
 'A page of the files of a bucket that the caller may list. Errors: INVALID_LIMIT, INVALID_DELIMITER, INVALID_PAGE_TOKEN.';
+COMMENT ON FUNCTION storage_private.put(uuid, text, bytea, text, text, jsonb) IS
+'Makes a file of bytes and gives its id. Errors: those of storage.put_file().';
+COMMENT ON FUNCTION storage_private.get(uuid) IS
+'The bytes of a file that the caller may download. Errors: those of storage.get_file().';
+COMMENT ON FUNCTION storage_private.copy(uuid, uuid, text, text) IS
+'Makes a second file with the bytes of one that the caller may download, and gives its id. Errors: those of storage.copy_file().';
+COMMENT ON FUNCTION storage_private.relocate(uuid, uuid, text) IS
+'Moves a file that the caller may change. Errors: those of storage.move_file().';
 COMMENT ON FUNCTION storage_private.provision(uuid) IS
 'Provisions a bucket that the caller can see, now, and gives the name of its physical bucket. Errors: BUCKET_NOT_FOUND.';
 COMMENT ON FUNCTION storage_private.inspect_bucket(uuid) IS

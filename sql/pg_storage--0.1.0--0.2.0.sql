@@ -296,6 +296,7 @@ BEGIN
         ('EXECUTE ON FUNCTION storage_private.claimed_user(), storage_private.claimed_tenant(), storage_private.asked_operation(), storage_private.is_manager(),'
          ' storage_private.refuse(text, text, text, text), storage_private.as_uuid(text),'
          ' storage_private.sign_downloads(uuid[], interval, boolean, text), storage_private.unsigned_url(uuid)'),
+        ('EXECUTE ON FUNCTION storage.get_file(uuid), storage_private.get(uuid)'),
         ('USAGE ON TYPE storage.list_order, storage.list_entry'),
         ('EXECUTE ON FUNCTION storage.list_files(text, text, text, integer, text, storage.list_order),'
          ' storage_private.find_bucket(text), storage_private.list_page(uuid, text, text, integer, text, text)');
@@ -305,6 +306,10 @@ BEGIN
             ('INSERT (bucket_id, filename, path, content_type, size, sha256, metadata, expires_in) ON storage.upload_requests'),
             ('UPDATE (filename, path, metadata) ON storage.files'),
             ('DELETE ON storage.files'),
+            ('EXECUTE ON FUNCTION storage.put_file(text, text, bytea, text, text, jsonb), storage.copy_file(uuid, text, text, text),'
+             ' storage.move_file(uuid, text, text), storage.set_file_access(uuid, storage.bucket_access),'
+             ' storage_private.put(uuid, text, bytea, text, text, jsonb), storage_private.copy(uuid, uuid, text, text),'
+             ' storage_private.relocate(uuid, uuid, text)'),
             ('EXECUTE ON FUNCTION'
              ' storage.request_upload_url(text, text, text, bigint, text, text, jsonb, interval),'
              ' storage.request_upload_urls(text, storage.upload_spec[]),'
@@ -368,7 +373,7 @@ COMMENT ON TABLE storage.upload_requests IS E'@behavior -insert\nAttempts to bri
 
 CREATE FUNCTION storage_private.list_page(bucket_id uuid, prefix text, delimiter text, page_size integer, page_token text, order_by text)
 RETURNS TABLE (kind text, path text, file_id uuid, filename text, owner_id text, version integer, content_type text, size bigint,
-               sha256 text, metadata jsonb, expires_at timestamptz, created_at timestamptz, page_token text)
+               sha256 text, metadata text, expires_at timestamptz, created_at timestamptz, page_token text)
 STABLE LANGUAGE c AS 'MODULE_PATHNAME', 'list_page_wrapper';
 COMMENT ON FUNCTION storage_private.list_page(uuid, text, text, integer, text, text) IS
 'A page of the files of a bucket that the caller may list. Errors: INVALID_LIMIT, INVALID_DELIMITER, INVALID_PAGE_TOKEN.';
@@ -445,7 +450,9 @@ LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     RETURN QUERY
-        SELECT l.* FROM storage_private.list_page(storage_private.find_bucket(bucket), coalesce(prefix, ''), nullif(delimiter, ''),
+        SELECT l.kind, l.path, l.file_id, l.filename, l.owner_id, l.version, l.content_type, l.size, l.sha256, l.metadata::jsonb,
+               l.expires_at, l.created_at, l.page_token
+        FROM storage_private.list_page(storage_private.find_bucket(bucket), coalesce(prefix, ''), nullif(delimiter, ''),
                                                   coalesce(page_size, 100), page_token, coalesce(order_by, 'path')::text) l;
 END $$;
 COMMENT ON FUNCTION storage.list_files(text, text, text, integer, text, storage.list_order) IS
@@ -464,3 +471,227 @@ DROP INDEX storage.files_owner_id;
 CREATE INDEX files_owner_id ON storage.files (tenant_id, owner_id, id);
 DROP INDEX storage.upload_requests_owner_id;
 CREATE INDEX upload_requests_owner_id ON storage.upload_requests (tenant_id, owner_id, id);
+
+-- Files through SQL, copied and moved.
+
+CREATE FUNCTION storage_private.put(bucket_id uuid, filename text, content bytea, content_type text, path text, metadata jsonb) RETURNS uuid
+VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', 'put_wrapper';
+CREATE FUNCTION storage_private.get(file_id uuid) RETURNS bytea
+STABLE LANGUAGE c AS 'MODULE_PATHNAME', 'get_wrapper';
+CREATE FUNCTION storage_private.copy(file_id uuid, bucket_id uuid, path text, filename text) RETURNS uuid
+VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', 'copy_wrapper';
+CREATE FUNCTION storage_private.relocate(file_id uuid, bucket_id uuid, path text) RETURNS void
+VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', 'relocate_wrapper';
+COMMENT ON FUNCTION storage_private.put(uuid, text, bytea, text, text, jsonb) IS
+'Makes a file of bytes and gives its id. Errors: those of storage.put_file().';
+COMMENT ON FUNCTION storage_private.get(uuid) IS
+'The bytes of a file that the caller may download. Errors: those of storage.get_file().';
+COMMENT ON FUNCTION storage_private.copy(uuid, uuid, text, text) IS
+'Makes a second file with the bytes of one that the caller may download, and gives its id. Errors: those of storage.copy_file().';
+COMMENT ON FUNCTION storage_private.relocate(uuid, uuid, text) IS
+'Moves a file that the caller may change. Errors: those of storage.move_file().';
+
+CREATE FUNCTION storage_private.kept_at(file_id uuid)
+RETURNS TABLE (object_id uuid, physical_name text, key text, access storage.bucket_access, verify_content_type boolean, endpoint text)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN QUERY
+        SELECT o.id, o.physical_name, o.key, b.access, b.verify_content_type, p.endpoint
+        FROM storage.files f
+        JOIN storage.objects o ON o.id = f.object_id
+        JOIN storage.buckets b ON b.id = f.bucket_id AND b.deleted_at IS NULL
+        LEFT JOIN storage.physical_buckets p ON p.name = o.physical_name
+        WHERE f.id = $1;
+END $$;
+COMMENT ON FUNCTION storage_private.kept_at(uuid) IS 'Where the bytes of a file are; nothing when its bucket is being deleted.';
+
+CREATE FUNCTION storage_private.hold_file(file_id uuid)
+RETURNS TABLE (object_id uuid, physical_name text, key text, access storage.bucket_access, verify_content_type boolean, endpoint text)
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM FROM storage.files f WHERE f.id = $1 FOR KEY SHARE;
+    RETURN QUERY SELECT k.* FROM storage_private.kept_at($1) k;
+END $$;
+COMMENT ON FUNCTION storage_private.hold_file(uuid) IS 'The same, and the file is held against deletion until the transaction ends.';
+
+-- Whoever moves a file has been allowed to change it and to upload where it goes: the request is that upload. It goes
+-- again, because it was none: its room is the file's from now on.
+CREATE FUNCTION storage_private.relocate_file(file_id uuid, upload_id uuid, new_key text, new_etag text) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    upload storage.upload_requests;
+    here storage.files;
+    o storage.objects;
+    b storage.buckets;
+    was_public boolean;
+    there storage.files;
+    target uuid;
+BEGIN
+    SELECT * INTO STRICT upload FROM storage.upload_requests u WHERE u.id = upload_id;
+    -- The locks of finish_upload(), for the same reasons.
+    SELECT * INTO b FROM storage.buckets c WHERE c.id = upload.bucket_id AND c.deleted_at IS NULL FOR KEY SHARE;
+    IF NOT FOUND THEN
+        PERFORM storage_private.refuse('BUCKET_NOT_FOUND', 'no such bucket', format('Asked for %L.', upload.bucket_id),
+            'A bucket is named by its key or its id; storage.buckets lists those you can see.');
+    END IF;
+    SELECT * INTO STRICT here FROM storage.files f WHERE f.id = file_id FOR UPDATE;
+    SELECT * INTO STRICT o FROM storage.objects c WHERE c.id = here.object_id;
+    SELECT c.access = 'public' INTO was_public FROM storage.buckets c WHERE c.id = here.bucket_id;
+
+    IF upload.path IS NOT NULL THEN
+        PERFORM pg_advisory_xact_lock(hashtextextended(upload.bucket_id || '/' || upload.path, 1));
+        IF EXISTS (SELECT FROM storage.files f WHERE f.bucket_id = upload.bucket_id AND f.path = upload.path AND f.is_current) THEN
+            PERFORM storage_private.refuse('PATH_TAKEN', 'another file has this path',
+                format('Path %s in bucket %s.', upload.path, upload.bucket_id),
+                'Choose another path, or delete the file that has it.');
+        END IF;
+    END IF;
+
+    target := o.id;
+    IF new_key IS NOT NULL THEN
+        INSERT INTO storage.objects (physical_name, key, bucket_id, sha256, size, content_type, etag)
+        VALUES (upload.physical_name, new_key, b.id, o.sha256, o.size, o.content_type, new_etag)
+        RETURNING id INTO target;
+        -- What was public is so no longer, unless another file has these bytes: no delay then.
+        INSERT INTO storage.object_deletions (physical_name, key, reason, not_before)
+        VALUES (o.physical_name, o.key, 'file moved',
+                clock_timestamp() + CASE WHEN was_public THEN interval '0' ELSE storage_private.deletion_delay() END);
+    END IF;
+
+    UPDATE storage.files f SET previous_version_id = NULL WHERE f.previous_version_id = here.id;
+    UPDATE storage.files f
+    SET tenant_id = b.tenant_id, bucket_id = b.id, object_id = target, path = upload.path, is_current = true,
+        previous_version_id = NULL,
+        version = 1 + coalesce((SELECT max(v.version) FROM storage.files v WHERE v.bucket_id = b.id AND v.path = upload.path), 0),
+        expires_at = clock_timestamp() + least(b.file_ttl, CASE WHEN b.access = 'temp' THEN interval '1 day' END)
+    WHERE f.id = here.id
+    RETURNING * INTO there;
+
+    -- One who follows a bucket sees it go, and one who follows the other sees it come.
+    IF storage_private.event_retention() > '0' THEN
+        INSERT INTO storage.events (kind, file_id, bucket_id, object_id, tenant_id, owner_id, filename, path, content_type, size)
+        VALUES ('deleted', here.id, here.bucket_id, here.object_id, here.tenant_id, here.owner_id, here.filename, here.path,
+                here.content_type, here.size),
+               ('created', there.id, there.bucket_id, there.object_id, there.tenant_id, there.owner_id, there.filename,
+                there.path, there.content_type, there.size);
+    END IF;
+    INSERT INTO storage_private.released_room
+    SELECT r.bucket_id, 1, here.size FROM storage_private.room r WHERE r.bucket_id = here.bucket_id;
+
+    -- Without a place it queues nothing, and ended as uploaded it releases nothing.
+    UPDATE storage.upload_requests u
+    SET status = 'uploaded', physical_name = NULL, object_key = NULL, final_key = NULL WHERE u.id = upload.id;
+    DELETE FROM storage.upload_requests u WHERE u.id = upload.id;
+END $$;
+COMMENT ON FUNCTION storage_private.relocate_file(uuid, uuid, text, text) IS
+'Puts a file where an upload request says, over its object or over a copy at new_key that was verified, and removes the request. Errors: BUCKET_NOT_FOUND, PATH_TAKEN.';
+
+CREATE FUNCTION storage.put_file(
+    bucket       text,
+    filename     text,
+    content      bytea,
+    content_type text,
+    path         text DEFAULT NULL,
+    metadata     jsonb DEFAULT '{}'
+) RETURNS storage.files
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    made uuid;
+    f storage.files;
+BEGIN
+    PERFORM storage_private.require_writable();
+    made := storage_private.put(storage_private.find_bucket(bucket), filename, content, content_type, path, coalesce(metadata, '{}'));
+    SELECT * INTO f FROM storage.files WHERE id = made;
+    RETURN f;
+END $$;
+COMMENT ON FUNCTION storage.put_file(text, text, bytea, text, text, jsonb) IS
+'Makes a small file at once: the server sends its bytes to the store and waits. bucket: key or id, NULL for your default. content: 1 byte to pg_storage.max_inline_size. path: a taken one gets a next version. Policies and limits are those of an upload. After a ROLLBACK the bytes are collected. Errors: those of request_upload_url(), FILE_TOO_LARGE, UPLOAD_TYPE_MISMATCH also for what the bytes show, NOT_OWNER_OF_OBJECTS, STORE_DENIED, STORE_UNAVAILABLE, STORE_TIMEOUT, STORE_ERROR.';
+
+CREATE FUNCTION storage.get_file(file_id uuid) RETURNS bytea
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN storage_private.get(file_id);
+END $$;
+COMMENT ON FUNCTION storage.get_file(uuid) IS
+'The bytes of a small file, up to pg_storage.max_inline_size, fetched by the server and compared with their SHA-256. Policies are asked as for a download. Errors: FILE_NOT_FOUND, FILE_TOO_LARGE, NOT_CONFIGURED, STORE_DENIED, STORE_UNAVAILABLE, STORE_TIMEOUT, STORE_ERROR.';
+
+CREATE FUNCTION storage.copy_file(
+    file_id  uuid,
+    bucket   text DEFAULT NULL,
+    path     text DEFAULT NULL,
+    filename text DEFAULT NULL
+) RETURNS storage.files
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    made uuid;
+    f storage.files;
+BEGIN
+    PERFORM storage_private.require_writable();
+    made := storage_private.copy(file_id, CASE WHEN bucket IS NOT NULL THEN storage_private.find_bucket(bucket) END, path, filename);
+    SELECT * INTO f FROM storage.files WHERE id = made;
+    RETURN f;
+END $$;
+COMMENT ON FUNCTION storage.copy_file(uuid, text, text, text) IS
+'A second file of yours with the same bytes, type and metadata. bucket: key or id; NULL: the file''s. path: of the copy; NULL: none; a taken one gets a next version. filename: NULL: the file''s. You need to be able to download the file and to upload to the bucket, whose limits count. Within a physical bucket both share the object and no bytes move; else the store copies them and they are verified. Errors: FILE_NOT_FOUND, those of request_upload_url(), NOT_OWNER_OF_OBJECTS, STORE_DENIED, STORE_UNAVAILABLE, STORE_TIMEOUT, STORE_ERROR.';
+
+CREATE FUNCTION storage.move_file(file_id uuid, bucket text DEFAULT NULL, path text DEFAULT NULL) RETURNS storage.files
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    f storage.files;
+BEGIN
+    PERFORM storage_private.require_writable();
+    PERFORM storage_private.relocate(file_id, CASE WHEN bucket IS NOT NULL THEN storage_private.find_bucket(bucket) END, path);
+    SELECT * INTO f FROM storage.files WHERE id = file_id;
+    RETURN f;
+END $$;
+COMMENT ON FUNCTION storage.move_file(uuid, text, text) IS
+'Gives a file another path, another bucket or both; it keeps its id and its owner. bucket: key or id; NULL: the file''s. path: NULL: the file''s; UPDATE of path takes it away. You need to be able to change the file, and for another bucket to download the file and to upload there, where its time begins anew. Older versions stay where they are. Within a physical bucket no bytes move; else the store copies them, they are verified, and the old are removed after pg_storage.deletion_delay, those of a public bucket at once. Errors: FILE_NOT_FOUND, PATH_TAKEN, INVALID_PATH, and for another bucket those of copy_file().';
+
+CREATE FUNCTION storage.set_file_access(file_id uuid, access storage.bucket_access) RETURNS storage.files
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    f storage.files;
+    here storage.buckets;
+    found uuid[];
+BEGIN
+    PERFORM storage_private.require_writable();
+    SELECT * INTO f FROM storage.files c WHERE c.id = file_id;
+    SELECT * INTO here FROM storage.buckets b WHERE b.id = f.bucket_id AND b.deleted_at IS NULL;
+    IF NOT FOUND THEN
+        PERFORM storage_private.refuse('FILE_NOT_FOUND', 'no such file', format('Asked for %L.', file_id),
+            'storage.files lists those you can see; only your own can be moved.');
+    ELSIF here.access = access THEN
+        RETURN f;
+    END IF;
+    SELECT array_agg(b.id) FILTER (WHERE b.rank = 1) INTO found
+    FROM (SELECT c.id, rank() OVER (ORDER BY c.is_default DESC, c.key = c.access::text DESC)
+          FROM storage.buckets c
+          WHERE c.tenant_id = here.tenant_id AND c.owner_id IS NOT DISTINCT FROM here.owner_id
+            AND c.access = set_file_access.access AND c.deleted_at IS NULL) b;
+    IF found IS NULL THEN
+        PERFORM storage_private.refuse('DEFAULT_BUCKET_MISSING', 'there is no bucket of this access',
+            format('Access %s, owner %s.', coalesce(access::text, 'NULL'), coalesce(quote_literal(here.owner_id), 'the tenant')),
+            'storage.create_user_buckets() makes the usual three; storage.move_file() takes any bucket.');
+    ELSIF cardinality(found) > 1 THEN
+        PERFORM storage_private.refuse('DEFAULT_BUCKET_AMBIGUOUS', 'there are several buckets of this access',
+            format('Candidates: %s.', array_to_string(found, ', ')), 'Name one to storage.move_file(), or make one the default.');
+    END IF;
+    RETURN storage.move_file(file_id, found[1]::text);
+END $$;
+COMMENT ON FUNCTION storage.set_file_access(uuid, storage.bucket_access) IS
+'Moves a file to the bucket of this access that has the same owner as its own: the default one, else the one whose key is that word, else the only one. The store copies the bytes, they are verified, and the old are removed: with those of a public bucket its public URL goes too, unless another public file has the same bytes; caches in front keep what they have. Nothing happens when the access is the file''s already. Errors: FILE_NOT_FOUND, DEFAULT_BUCKET_MISSING, DEFAULT_BUCKET_AMBIGUOUS, those of move_file().';
+
+REVOKE ALL ON FUNCTION
+    storage_private.put(uuid, text, bytea, text, text, jsonb), storage_private.get(uuid), storage_private.copy(uuid, uuid, text, text),
+    storage_private.relocate(uuid, uuid, text), storage_private.kept_at(uuid), storage_private.hold_file(uuid),
+    storage_private.relocate_file(uuid, uuid, text, text), storage.put_file(text, text, bytea, text, text, jsonb), storage.get_file(uuid),
+    storage.copy_file(uuid, text, text, text), storage.move_file(uuid, text, text), storage.set_file_access(uuid, storage.bucket_access)
+FROM PUBLIC;

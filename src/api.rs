@@ -20,7 +20,8 @@ mod storage_private {
     use crate::clock::Moment;
     use crate::download::{self, Wish};
     use crate::error::{Failure, OrRaise, Result};
-    use crate::files::listing;
+    use crate::files::contents::{self, New};
+    use crate::files::{listing, places};
     use crate::json::Jsonb;
     use crate::limits::{self, Request};
     use crate::orphans::{self, Repair};
@@ -393,7 +394,7 @@ mod storage_private {
             name!(content_type, Option<String>),
             name!(size, Option<i64>),
             name!(sha256, Option<String>),
-            name!(metadata, Option<JsonB>),
+            name!(metadata, Option<String>),
             name!(expires_at, Option<TimestampWithTimeZone>),
             name!(created_at, Option<TimestampWithTimeZone>),
             name!(page_token, Option<String>),
@@ -423,6 +424,49 @@ mod storage_private {
                 page_token,
             ),
         }))
+    }
+
+    /// Makes a file of bytes and gives its id.
+    #[pg_extern(volatile)]
+    fn put(
+        bucket_id: Uuid,
+        filename: Option<&str>,
+        content: Option<&[u8]>,
+        content_type: Option<&str>,
+        path: Option<&str>,
+        metadata: Jsonb,
+    ) -> Uuid {
+        let new = New {
+            filename: filename.unwrap_or_default(),
+            content_type: content_type.unwrap_or_default(),
+            content: content.unwrap_or_default(),
+            path,
+            metadata,
+        };
+        contents::put(bucket_id, new).or_raise()
+    }
+
+    /// The bytes of a file that the caller may download.
+    #[pg_extern(stable)]
+    fn get(file_id: Option<Uuid>) -> Vec<u8> {
+        contents::get(or_nil(file_id)).or_raise()
+    }
+
+    /// Makes a second file with the bytes of one that the caller may download, and gives its id.
+    #[pg_extern(volatile)]
+    fn copy(
+        file_id: Option<Uuid>,
+        bucket_id: Option<Uuid>,
+        path: Option<&str>,
+        filename: Option<&str>,
+    ) -> Uuid {
+        places::copy(or_nil(file_id), bucket_id, path, filename).or_raise()
+    }
+
+    /// Moves a file that the caller may change.
+    #[pg_extern(volatile)]
+    fn relocate(file_id: Option<Uuid>, bucket_id: Option<Uuid>, path: Option<&str>) {
+        places::relocate(or_nil(file_id), bucket_id, path).or_raise();
     }
 
     /// Provisions a bucket now and gives the name of its physical bucket.

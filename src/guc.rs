@@ -103,6 +103,8 @@ pub static MAX_FILE_SIZE: GucSetting<f64> = GucSetting::<f64>::new(200.0 * 1024.
 pub static MAX_BULK_FILES: GucSetting<i32> = GucSetting::<i32>::new(100);
 /// Bytes that the files of one call may have together. The default is one call's worth of uploads and not a store's.
 pub static MAX_BULK_SIZE: GucSetting<f64> = GucSetting::<f64>::new(1024.0 * 1024.0 * 1024.0);
+/// Largest file in bytes that a statement gives or takes. It is in the backend's memory several times over.
+pub static MAX_INLINE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(8 * 1024 * 1024);
 /// Lifetime of upload URLs in seconds. The default lets a slow client start, not a stolen URL linger.
 pub static UPLOAD_URL_TTL: GucSetting<i32> = GucSetting::<i32>::new(900);
 /// Lifetime of download URLs in seconds.
@@ -577,6 +579,14 @@ fn define_limits() {
         0,
         i32::MAX,
         GucFlags::UNIT_S,
+    );
+    define_int(
+        c"pg_storage.max_inline_size",
+        c"Largest file that a statement gives to put_file() or takes from get_file().",
+        &MAX_INLINE_SIZE,
+        1,
+        256 * 1024 * 1024,
+        GucFlags::UNIT_BYTE,
     );
     define_int(
         c"pg_storage.max_pending_uploads",

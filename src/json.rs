@@ -19,6 +19,11 @@ impl Jsonb {
         Self("{}".to_owned())
     }
 
+    /// One that PostgreSQL has spelled.
+    pub fn spelled(text: String) -> Self {
+        Self(text)
+    }
+
     /// Whether it is an object.
     pub fn is_object(&self) -> bool {
         self.0.starts_with('{')

@@ -82,11 +82,12 @@ extension_sql_file!(
     requires = ["orphans", start_worker, wake_worker, cache_statistics, cache_entries, clear_cache, diagnose]
 );
 extension_sql_file!("../sql/55_listing.sql", name = "listing", requires = ["operations"]);
+extension_sql_file!("../sql/56_files.sql", name = "files", requires = ["listing"]);
 extension_sql_file!(
     "../sql/60_comments.sql",
     name = "comments",
     requires = [
-        "listing",
+        "files",
         claimed_user,
         claimed_tenant,
         asked_operation,
@@ -109,6 +110,10 @@ extension_sql_file!(
         sign_downloads,
         unsigned_url,
         list_page,
+        put,
+        get,
+        copy,
+        relocate,
         provision,
         inspect_bucket,
         mark_bucket_deleted,

@@ -8,7 +8,6 @@ use std::borrow::Cow;
 use pg_storage_core::error::Token;
 use pg_storage_core::page_token::{self, Listing, Order, Position};
 use pg_storage_core::prefix::{AFTER_ALL, end_of, folder_of, next_after};
-use pgrx::JsonB;
 use pgrx::datum::{DatumWithOid, TimestampWithTimeZone};
 use uuid::Uuid;
 
@@ -59,8 +58,8 @@ pub struct File {
     pub size: i64,
     /// 64 lower-case hex.
     pub sha256: String,
-    /// What was said of it.
-    pub metadata: JsonB,
+    /// What was said of it, as PostgreSQL spells it.
+    pub metadata: String,
     /// When it ends.
     pub expires_at: Option<TimestampWithTimeZone>,
     /// When it came to be.
@@ -71,7 +70,7 @@ pub struct File {
 macro_rules! files {
     ($rest:literal) => {
         concat!(
-            "SELECT f.path, f.id, f.filename, f.owner_id, f.version, f.content_type, f.size, f.sha256, f.metadata,
+            "SELECT f.path, f.id, f.filename, f.owner_id, f.version, f.content_type, f.size, f.sha256, f.metadata::pg_catalog.text,
                     f.expires_at, f.created_at
              FROM storage.files f
              WHERE f.bucket_id OPERATOR(pg_catalog.=) $1 AND f.is_current

@@ -50,6 +50,7 @@ pub struct Admission {
 }
 
 /// Where the bytes of an upload go.
+#[derive(Clone)]
 pub struct Placed {
     /// The bucket in the store.
     pub physical_name: String,

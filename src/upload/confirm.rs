@@ -116,7 +116,7 @@ pub fn judge(examined: Examined) -> Result<Judgement> {
 }
 
 /// Makes the files, in one statement.
-fn accept(right: &[Verified]) -> Result<()> {
+pub(super) fn accept(right: &[Verified]) -> Result<()> {
     if right.is_empty() {
         return Ok(());
     }

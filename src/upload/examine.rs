@@ -12,6 +12,7 @@ use pg_storage_store::verify::{self, Expected, Finding};
 use pg_storage_store::{ErrorKind, S3Store, StoreError, each};
 use pgrx::JsonB;
 
+use super::admission::Placed;
 use super::pending::Pending;
 use crate::config::{self, Config};
 use crate::error::{Failure, Result};
@@ -110,7 +111,11 @@ pub fn examine(uploads: &[Pending], capabilities: &Capabilities) -> Result<Vec<E
         return Ok(examined);
     }
     let config = config::current()?;
-    uploads.iter().try_for_each(|pending| check_keeper(pending, &config))?;
+    for pending in uploads {
+        if let Some(place) = &pending.place {
+            check_keeper(place, pending.kept_by.as_deref(), &config)?;
+        }
+    }
     let store = session::store(&config)?;
     let connections = wait::Connections::reserve(questions.len().min(AT_ONCE) * CONNECTIONS);
     let at_once = connections.count() / CONNECTIONS;
@@ -138,11 +143,8 @@ pub fn examine(uploads: &[Pending], capabilities: &Capabilities) -> Result<Vec<E
 }
 
 /// Refuses to ask a store that knows nothing of the upload's key, and would say that nothing arrived.
-fn check_keeper(pending: &Pending, config: &Config) -> Result<()> {
-    let (Some(place), Some(kept_by)) = (&pending.place, &pending.kept_by) else { return Ok(()) };
-    if *kept_by == config.endpoint {
-        return Ok(());
-    }
+pub(super) fn check_keeper(place: &Placed, kept_by: Option<&str>, config: &Config) -> Result<()> {
+    let Some(kept_by) = kept_by.filter(|kept_by| *kept_by != config.endpoint) else { return Ok(()) };
     Err(Failure::new(Token::NotConfigured, "another store has the bucket")
         .detail(format!("{} is kept by {kept_by}; pg_storage.endpoint is {}.", place.physical_name, config.endpoint))
         .hint("Set pg_storage.endpoint back; or, where the store has moved with its objects, storage.provision_bucket() records that."))

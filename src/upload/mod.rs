@@ -2,6 +2,7 @@
 //!
 //! - [`admission`]: what is declared, held against the rules; what only the server chooses
 //! - [`request`], [`bulk`]: tickets, for one file and for many
+//! - [`own`]: bytes that the server brings itself
 //! - [`pending`]: requests as they stand
 //! - [`mod@examine`]: what the store is asked
 //! - [`mod@confirm`]: what becomes of it
@@ -15,13 +16,15 @@ mod admission;
 mod bulk;
 mod confirm;
 mod examine;
+mod own;
 mod pending;
 mod request;
 
 pub use admission::{Declared, admit};
 pub use bulk::open_many;
-pub use confirm::{Judgement, abort, confirm, confirm_many, judge};
+pub use confirm::{Judgement, Verified, abort, confirm, confirm_many, judge};
 pub use examine::{Examined, examine, note_missing, recorded_capabilities};
+pub use own::{Own, open_own};
 pub use pending::{Pending, close, lock_one};
 pub use request::{Ticket, Wanted, open};
 

@@ -93,6 +93,14 @@ pub(super) fn open_all(
     Ok(tickets)
 }
 
+/// Inserts a request that gets no URL, and gives it its place; the request and the file to be.
+pub(super) fn insert_placed(bucket: pgrx::Uuid, wanted: Wanted<'_>) -> Result<(pgrx::Uuid, pgrx::Uuid)> {
+    let mut opened = [insert(bucket, &wanted.declared, &wanted.metadata)?];
+    place(&mut opened, bucket, std::slice::from_ref(&wanted.declared))?;
+    let [Opened { id, file_id, .. }] = opened;
+    Ok((id, file_id))
+}
+
 fn insert(bucket: pgrx::Uuid, declared: &Declared<'_>, metadata: &Jsonb) -> Result<Opened> {
     check_metadata(metadata)?;
     with_forbidden_named(|| {
@@ -151,7 +159,7 @@ fn place(opened: &mut [Opened], bucket: pgrx::Uuid, declared: &[Declared<'_>]) -
 }
 
 /// Gives a request its place, and the time of its URL, which begins now.
-fn record_place(upload: pgrx::Uuid, placed: &Placed) -> Result<(Moment, Moment)> {
+pub(super) fn record_place(upload: pgrx::Uuid, placed: &Placed) -> Result<(Moment, Moment)> {
     catalog::as_owner(|| {
         catalog::write(
             "SELECT created_at, expires_at FROM storage_private.place_upload($1, $2, $3, $4, $5, $6)",
@@ -220,7 +228,7 @@ fn share(opened: &[Opened], bucket: pgrx::Uuid, declared: &[Declared<'_>]) -> Re
     opened.iter().zip(shareable).map(|(opened, candidates)| share_one(opened.id, candidates)).collect()
 }
 
-fn candidates(bucket: pgrx::Uuid, sha256: &str, size: i64) -> Result<Vec<pgrx::Uuid>> {
+pub(super) fn candidates(bucket: pgrx::Uuid, sha256: &str, size: i64) -> Result<Vec<pgrx::Uuid>> {
     Operation::Sign.during(|| {
         catalog::write(
             "SELECT object_id FROM storage_private.shareable_objects($1, $2, $3) AS s(object_id)",
@@ -230,7 +238,7 @@ fn candidates(bucket: pgrx::Uuid, sha256: &str, size: i64) -> Result<Vec<pgrx::U
     })
 }
 
-fn share_one(upload: pgrx::Uuid, candidates: Vec<pgrx::Uuid>) -> Result<bool> {
+pub(super) fn share_one(upload: pgrx::Uuid, candidates: Vec<pgrx::Uuid>) -> Result<bool> {
     for object in candidates {
         let shared = catalog::as_owner(|| {
             catalog::write(

@@ -28,6 +28,7 @@ const BAD: &[(&str, &[&str])] = &[
     ("key_prefix", &["/a", "a//b", "../a"]),
     ("allowed_origins", &["example.com", "https://a.example/path", "https://a.example, nonsense"]),
     ("max_file_size", &["0", "-1", "6TB"]),
+    ("max_inline_size", &["0", "-1", "257MB"]),
     ("max_bulk_files", &["0", "-1", "10001", "many"]),
     ("max_bulk_size", &["0", "-1", "1025TB", "big"]),
     ("upload_url_ttl", &["0", "-1", "-900s", "8d", "604801"]),

@@ -8,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bring;
 mod clock;
 mod config;
 mod credentials;
@@ -21,6 +22,7 @@ mod s3;
 mod store;
 pub mod verify;
 
+pub use bring::{Bring, Brought, Source};
 pub use config::{CredentialSource, StoreConfig};
 pub use each::each;
 pub use error::{ErrorKind, StoreError};

@@ -1,0 +1,115 @@
+//! Files copied and moved. Both are uploads to where the file goes, as far as policies and limits are concerned; the bytes
+//! stay where they are as long as they may.
+
+use pg_storage_core::error::Token;
+use pg_storage_store::Source;
+
+use super::contents::own_time;
+use super::{Kept, Readable, held, not_found, readable};
+use crate::bucket::Bucket;
+use crate::catalog;
+use crate::config::{self, Config};
+use crate::error::{Failure, Result};
+use crate::json::Jsonb;
+use crate::upload::{self, Declared, Own, Verified, Wanted};
+
+/// A second file with the same bytes; its id.
+///
+/// `bucket`: `None`, the file's own. `filename`: `None`, the file's own.
+///
+/// # Errors
+/// `FILE_NOT_FOUND`, those of a request for an upload, and those of the store.
+pub fn copy(
+    file: pgrx::Uuid,
+    bucket: Option<pgrx::Uuid>,
+    path: Option<&str>,
+    filename: Option<&str>,
+) -> Result<pgrx::Uuid> {
+    let source = readable(file)?;
+    let kept = held(file)?;
+    let to = bucket.unwrap_or(source.bucket);
+    let own = open(&source, to, filename.unwrap_or(&source.filename), path)?;
+    if !(kept.serves(&own, to)? && own.share(vec![kept.object])?) {
+        let verified = kept.copied_for(&own)?;
+        own.accept(verified)?;
+    }
+    Ok(own.file)
+}
+
+/// Gives a file another place, and leaves it the file it is.
+///
+/// `bucket`: `None`, the one it is in. `path`: `None`, the one it has.
+///
+/// # Errors
+/// `FILE_NOT_FOUND`, also where the caller may not change it, `PATH_TAKEN`, those of a request for an upload to another
+/// bucket, and those of the store.
+pub fn relocate(file: pgrx::Uuid, bucket: Option<pgrx::Uuid>, path: Option<&str>) -> Result<()> {
+    let here = readable(file)?;
+    let to = bucket.filter(|bucket| *bucket != here.bucket);
+    // As the caller, who must be allowed to change it; and nobody else does until the transaction ends. To another
+    // bucket the path is held against those there.
+    let path_here = if to.is_none() { path.or(here.path.as_deref()) } else { here.path.as_deref() };
+    let changed = catalog::write(
+        "UPDATE storage.files SET path = $2 WHERE id OPERATOR(pg_catalog.=) $1",
+        &[file.into(), path_here.into()],
+        |rows| Ok(rows.len()),
+    )?;
+    if changed == 0 {
+        return Err(not_found(file));
+    }
+    let Some(to) = to else { return Ok(()) };
+    let kept = held(file)?;
+    let own = open(&here, to, &here.filename, path.or(here.path.as_deref()))?;
+    let (key, etag) = if kept.serves(&own, to)? {
+        (None, None)
+    } else {
+        let Verified { key, etag, .. } = kept.copied_for(&own)?;
+        (key, etag)
+    };
+    catalog::run_as_owner(
+        "SELECT storage_private.relocate_file($1, $2, $3, $4)",
+        &[file.into(), own.upload().into(), key.into(), etag.into()],
+    )
+}
+
+/// The upload that a copy or a move is.
+fn open(source: &Readable, to: pgrx::Uuid, filename: &str, path: Option<&str>) -> Result<Own> {
+    let declared = Declared {
+        filename,
+        content_type: &source.content_type,
+        size: source.size,
+        sha256: Some(&source.sha256),
+        path,
+        expires_in: Some(own_time()),
+    };
+    upload::open_own(to, Wanted { declared, metadata: Jsonb::spelled(source.metadata.clone()) })
+}
+
+impl Kept {
+    /// Whether the object can be that of the file to be: in the same physical bucket, where others may read it, or it
+    /// vanishes, neither sooner nor later; and not unseen by a bucket that looks at bytes.
+    fn serves(&self, own: &Own, to: pgrx::Uuid) -> Result<bool> {
+        let access = Bucket::visible(to)?.access.as_str();
+        Ok(own.physical_name() == self.physical_name
+            && access == self.access
+            && access != "temp"
+            && (self.checked || !own.checks_bytes()))
+    }
+
+    fn copied_for(&self, own: &Own) -> Result<Verified> {
+        self.check_keeper(&*config::current()?)?;
+        own.bring(Source::Object { bucket: self.physical_name.clone(), key: self.key.clone() })
+    }
+
+    /// Refuses to ask a store that knows nothing of the key.
+    pub(super) fn check_keeper(&self, config: &Config) -> Result<()> {
+        match &self.kept_by {
+            Some(kept_by) if *kept_by != config.endpoint => {
+                Err(Failure::new(Token::NotConfigured, "another store has the bucket")
+                    .detail(format!("{} is kept by {kept_by}; pg_storage.endpoint is {}.", self.physical_name, config.endpoint))
+                    .hint("Set pg_storage.endpoint back; or, where the store has moved with its objects, storage.provision_bucket() records that."))
+            }
+            _ => Ok(()),
+        }
+    }
+}
