@@ -660,7 +660,7 @@ AS $$
 DECLARE
     f storage.files;
     here storage.buckets;
-    found uuid[];
+    candidates uuid[];
 BEGIN
     PERFORM storage_private.require_writable();
     SELECT * INTO f FROM storage.files c WHERE c.id = file_id;
@@ -671,20 +671,20 @@ BEGIN
     ELSIF here.access = access THEN
         RETURN f;
     END IF;
-    SELECT array_agg(b.id) FILTER (WHERE b.rank = 1) INTO found
+    SELECT array_agg(b.id) FILTER (WHERE b.rank = 1) INTO candidates
     FROM (SELECT c.id, rank() OVER (ORDER BY c.is_default DESC, c.key = c.access::text DESC)
           FROM storage.buckets c
           WHERE c.tenant_id = here.tenant_id AND c.owner_id IS NOT DISTINCT FROM here.owner_id
             AND c.access = set_file_access.access AND c.deleted_at IS NULL) b;
-    IF found IS NULL THEN
+    IF candidates IS NULL THEN
         PERFORM storage_private.refuse('DEFAULT_BUCKET_MISSING', 'there is no bucket of this access',
             format('Access %s, owner %s.', coalesce(access::text, 'NULL'), coalesce(quote_literal(here.owner_id), 'the tenant')),
             'storage.create_user_buckets() makes the usual three; storage.move_file() takes any bucket.');
-    ELSIF cardinality(found) > 1 THEN
+    ELSIF cardinality(candidates) > 1 THEN
         PERFORM storage_private.refuse('DEFAULT_BUCKET_AMBIGUOUS', 'there are several buckets of this access',
-            format('Candidates: %s.', array_to_string(found, ', ')), 'Name one to storage.move_file(), or make one the default.');
+            format('Candidates: %s.', array_to_string(candidates, ', ')), 'Name one to storage.move_file(), or make one the default.');
     END IF;
-    RETURN storage.move_file(file_id, found[1]::text);
+    RETURN storage.move_file(file_id, candidates[1]::text);
 END $$;
 COMMENT ON FUNCTION storage.set_file_access(uuid, storage.bucket_access) IS
 'Moves a file to the bucket of this access that has the same owner as its own: the default one, else the one whose key is that word, else the only one. The store copies the bytes, they are verified, and the old are removed: with those of a public bucket its public URL goes too, unless another public file has the same bytes; caches in front keep what they have. Nothing happens when the access is the file''s already. Errors: FILE_NOT_FOUND, DEFAULT_BUCKET_MISSING, DEFAULT_BUCKET_AMBIGUOUS, those of move_file().';

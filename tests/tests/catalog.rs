@@ -59,6 +59,11 @@ fn public_functions_name_their_errors_and_arguments() {
         "delete_bucket",
         "claim_events",
         "list_files",
+        "put_file",
+        "get_file",
+        "copy_file",
+        "move_file",
+        "set_file_access",
     ] {
         let comment = format!(
             "SELECT obj_description(oid, 'pg_proc') FROM pg_proc WHERE pronamespace = 'storage'::regnamespace AND proname = '{function}'"
@@ -91,6 +96,7 @@ fn labels_say_what_functions_do() {
             "download_url",
             "download_urls",
             "files_download_url",
+            "get_file",
             "list_files",
             "operation",
             "public_url"

@@ -52,6 +52,8 @@ const READER: &str = "
     storage.download_urls EXECUTE
     storage.files SELECT
     storage.files_download_url EXECUTE
+    storage.get_file EXECUTE
+    storage_private.get EXECUTE
     storage.list_files EXECUTE
     storage.operation EXECUTE
     storage.public_url EXECUTE
@@ -81,6 +83,13 @@ const WRITER: &str = "
     storage.confirm_upload EXECUTE
     storage.confirm_uploads EXECUTE
     storage.delete_file EXECUTE
+    storage.copy_file EXECUTE
+    storage.move_file EXECUTE
+    storage.put_file EXECUTE
+    storage.set_file_access EXECUTE
+    storage_private.copy EXECUTE
+    storage_private.put EXECUTE
+    storage_private.relocate EXECUTE
     storage.files DELETE
     storage.files UPDATE (filename metadata path)
     storage.request_upload_url EXECUTE

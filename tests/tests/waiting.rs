@@ -23,16 +23,24 @@ enum Call {
     RequestMany,
     Confirm,
     ConfirmMany,
+    Put,
+    Get,
+    Copy,
+    Move,
     Provision,
     Maintain,
     Check,
 }
 
-const CALLS: [Call; 7] = [
+const CALLS: [Call; 11] = [
     Call::Request,
     Call::RequestMany,
     Call::Confirm,
     Call::ConfirmMany,
+    Call::Put,
+    Call::Get,
+    Call::Copy,
+    Call::Move,
     Call::Provision,
     Call::Maintain,
     Call::Check,
@@ -78,6 +86,21 @@ impl Stage {
                 assert!(ticket.put(bytes).is_success());
                 format!("SELECT storage.confirm_upload('{}')", ticket.upload_id)
             }
+            Call::Put => {
+                // Its bucket is ready: what is waited for are the bytes.
+                flow::Upload::declared(b"before").complete(&mut ada, b"before");
+                "SELECT storage.put_file('private', 'n.txt', 'waiting', 'text/plain')".to_owned()
+            }
+            Call::Get => {
+                let ticket = flow::Upload::declared(bytes).complete(&mut ada, bytes);
+                format!("SELECT storage.get_file('{}')", ticket.file_id)
+            }
+            Call::Copy | Call::Move => {
+                let ticket = flow::Upload::declared(bytes).complete(&mut ada, bytes);
+                flow::Upload::declared(bytes).to("public").complete(&mut ada, bytes);
+                let function = if call == Call::Copy { "copy_file" } else { "move_file" };
+                format!("SELECT storage.{function}('{}', 'public')", ticket.file_id)
+            }
             Call::Provision => "SELECT storage.provision_bucket('private')".to_owned(),
             Call::Maintain => {
                 let ticket = flow::Upload::declared(bytes).complete(&mut ada, bytes);
@@ -93,7 +116,14 @@ impl Stage {
     /// A session of the role that makes this call.
     fn session(&self) -> Client {
         match self.call {
-            Call::Request | Call::RequestMany | Call::Confirm | Call::ConfirmMany => self.scene.user("ada"),
+            Call::Request
+            | Call::RequestMany
+            | Call::Confirm
+            | Call::ConfirmMany
+            | Call::Put
+            | Call::Get
+            | Call::Copy
+            | Call::Move => self.scene.user("ada"),
             Call::Provision => self.scene.manager("ada"),
             Call::Maintain | Call::Check => self.scene.superuser(),
         }
@@ -322,7 +352,15 @@ fn request_timeout_is_the_longest_a_silent_store_can_take() {
         let mut session = stage.session();
         let begun = Instant::now();
         match call {
-            Call::Request | Call::RequestMany | Call::Confirm | Call::ConfirmMany | Call::Provision => {
+            Call::Request
+            | Call::RequestMany
+            | Call::Confirm
+            | Call::ConfirmMany
+            | Call::Put
+            | Call::Get
+            | Call::Copy
+            | Call::Move
+            | Call::Provision => {
                 let refusal = refused(session.batch_execute(&stage.statement));
                 assert_eq!(refusal.code(), ("58030", "STORE_TIMEOUT"), "{call:?}: {refusal:?}");
                 assert!(refusal.hint.unwrap().contains("pg_storage.request_timeout"));
