@@ -43,6 +43,8 @@ COMMENT ON FUNCTION storage_private.copy(uuid, uuid, text, text) IS
 'Makes a second file with the bytes of one that the caller may download, and gives its id. Errors: those of storage.copy_file().';
 COMMENT ON FUNCTION storage_private.relocate(uuid, uuid, text) IS
 'Moves a file that the caller may change. Errors: those of storage.move_file().';
+COMMENT ON FUNCTION storage_private.search(uuid, text, integer, uuid) IS
+'The ids of files that are described so and that the caller may list. Errors: those of storage.search_files().';
 COMMENT ON FUNCTION storage_private.provision(uuid) IS
 'Provisions a bucket that the caller can see, now, and gives the name of its physical bucket. Errors: BUCKET_NOT_FOUND.';
 COMMENT ON FUNCTION storage_private.inspect_bucket(uuid) IS

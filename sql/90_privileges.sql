@@ -40,7 +40,8 @@ BEGIN
         ('EXECUTE ON FUNCTION storage_private.claimed_user(), storage_private.claimed_tenant(), storage_private.asked_operation(), storage_private.is_manager(),'
          ' storage_private.refuse(text, text, text, text), storage_private.as_uuid(text),'
          ' storage_private.sign_downloads(uuid[], interval, boolean, text), storage_private.unsigned_url(uuid)'),
-        ('EXECUTE ON FUNCTION storage.get_file(uuid), storage_private.get(uuid)'),
+        ('EXECUTE ON FUNCTION storage.get_file(uuid), storage_private.get(uuid),'
+         ' storage.search_files(text, jsonb, integer, uuid), storage_private.search(uuid, text, integer, uuid)'),
         ('USAGE ON TYPE storage.list_order, storage.list_entry'),
         ('EXECUTE ON FUNCTION storage.list_files(text, text, text, integer, text, storage.list_order),'
          ' storage_private.find_bucket(text), storage_private.list_page(uuid, text, text, integer, text, text)');
@@ -52,6 +53,7 @@ BEGIN
             ('DELETE ON storage.files'),
             ('EXECUTE ON FUNCTION storage.put_file(text, text, bytea, text, text, jsonb), storage.copy_file(uuid, text, text, text),'
              ' storage.move_file(uuid, text, text), storage.set_file_access(uuid, storage.bucket_access),'
+             ' storage.restore_version(uuid), storage.expire_versions(text, text, integer, interval),'
              ' storage_private.put(uuid, text, bytea, text, text, jsonb), storage_private.copy(uuid, uuid, text, text),'
              ' storage_private.relocate(uuid, uuid, text)'),
             ('EXECUTE ON FUNCTION'

@@ -21,7 +21,7 @@ mod storage_private {
     use crate::download::{self, Wish};
     use crate::error::{Failure, OrRaise, Result};
     use crate::files::contents::{self, New};
-    use crate::files::{listing, places};
+    use crate::files::{listing, places, search};
     use crate::json::Jsonb;
     use crate::limits::{self, Request};
     use crate::orphans::{self, Repair};
@@ -467,6 +467,18 @@ mod storage_private {
     #[pg_extern(volatile)]
     fn relocate(file_id: Option<Uuid>, bucket_id: Option<Uuid>, path: Option<&str>) {
         places::relocate(or_nil(file_id), bucket_id, path).or_raise();
+    }
+
+    /// The ids of files that are described so and that the caller may list.
+    #[pg_extern(stable)]
+    fn search(
+        bucket_id: Uuid,
+        description: Option<&str>,
+        page_size: i32,
+        after: Option<Uuid>,
+    ) -> SetOfIterator<'static, Uuid> {
+        let found = search::described(bucket_id, description.unwrap_or_default(), page_size, or_nil(after));
+        SetOfIterator::new(found.or_raise())
     }
 
     /// Provisions a bucket now and gives the name of its physical bucket.

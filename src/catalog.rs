@@ -85,6 +85,12 @@ pub fn in_index_order<T>(query: impl FnOnce() -> T) -> T {
     query()
 }
 
+/// Runs a query that is planned for its very values, each time: for one whose best plan depends on how much there is.
+pub fn planned_for_its_values<T>(query: impl FnOnce() -> T) -> T {
+    let _unpinned = Pinned::to(&[(c"plan_cache_mode", c"force_custom_plan"), (c"jit", c"off")]);
+    query()
+}
+
 /// Settings to go back to; an ERROR leaves that to the end of the transaction, as it does for functions with SET.
 struct Pinned {
     level: i32,

@@ -83,11 +83,12 @@ extension_sql_file!(
 );
 extension_sql_file!("../sql/55_listing.sql", name = "listing", requires = ["operations"]);
 extension_sql_file!("../sql/56_files.sql", name = "files", requires = ["listing"]);
+extension_sql_file!("../sql/57_versions.sql", name = "versions", requires = ["files"]);
 extension_sql_file!(
     "../sql/60_comments.sql",
     name = "comments",
     requires = [
-        "files",
+        "versions",
         claimed_user,
         claimed_tenant,
         asked_operation,
@@ -114,6 +115,7 @@ extension_sql_file!(
         get,
         copy,
         relocate,
+        search,
         provision,
         inspect_bucket,
         mark_bucket_deleted,

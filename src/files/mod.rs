@@ -6,6 +6,7 @@
 pub mod contents;
 pub mod listing;
 pub mod places;
+pub mod search;
 
 use pg_storage_core::error::Token;
 

@@ -64,6 +64,9 @@ fn public_functions_name_their_errors_and_arguments() {
         "copy_file",
         "move_file",
         "set_file_access",
+        "restore_version",
+        "expire_versions",
+        "search_files",
     ] {
         let comment = format!(
             "SELECT obj_description(oid, 'pg_proc') FROM pg_proc WHERE pronamespace = 'storage'::regnamespace AND proname = '{function}'"
@@ -99,7 +102,8 @@ fn labels_say_what_functions_do() {
             "get_file",
             "list_files",
             "operation",
-            "public_url"
+            "public_url",
+            "search_files"
         ]
     );
     let immutable = "SELECT oid::regproc::text FROM pg_proc WHERE pronamespace IN $schemas AND provolatile = 'i' ORDER BY 1";

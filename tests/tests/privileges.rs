@@ -53,6 +53,8 @@ const READER: &str = "
     storage.files SELECT
     storage.files_download_url EXECUTE
     storage.get_file EXECUTE
+    storage.search_files EXECUTE
+    storage_private.search EXECUTE
     storage_private.get EXECUTE
     storage.list_files EXECUTE
     storage.operation EXECUTE
@@ -84,6 +86,8 @@ const WRITER: &str = "
     storage.confirm_uploads EXECUTE
     storage.delete_file EXECUTE
     storage.copy_file EXECUTE
+    storage.restore_version EXECUTE
+    storage.expire_versions EXECUTE
     storage.move_file EXECUTE
     storage.put_file EXECUTE
     storage.set_file_access EXECUTE

@@ -9,7 +9,7 @@ use std::time::Duration;
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// What changes something; `{file}`, `{upload}` and `{bucket}` exist and belong to the caller.
-const EFFECTS: [&str; 12] = [
+const EFFECTS: [&str; 14] = [
     "storage.request_upload_url('private', 'a.txt', 'text/plain', 1)",
     "storage.request_upload_url('{bucket}', 'a.txt', 'text/plain', 1)",
     "storage.confirm_upload('{upload}')",
@@ -19,6 +19,8 @@ const EFFECTS: [&str; 12] = [
     "storage.copy_file('{file}')",
     "storage.move_file('{file}', path => 'a')",
     "storage.set_file_access('{file}', 'public')",
+    "storage.restore_version('{file}')",
+    "storage.expire_versions('private', keep => 1)",
     "storage.create_bucket('more')",
     "storage.create_user_buckets('ada')",
     "storage.provision_bucket('private')",

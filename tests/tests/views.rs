@@ -127,9 +127,10 @@ fn at_a_million_rows_nothing_reads_a_table_from_end_to_end() {
         .get(0);
     superuser.batch_execute(&format!(
         "SET session_replication_role = replica;
-         INSERT INTO storage.files (tenant_id, bucket_id, object_id, owner_id, filename, path, content_type, size, sha256, created_at)
+         INSERT INTO storage.files (tenant_id, bucket_id, object_id, owner_id, filename, path, content_type, size, sha256, created_at, metadata)
          SELECT 'default', '{huge}', pg_temp.id(n), CASE WHEN n % 10 = 9 THEN 'bob' ELSE 'ada' END, 'a.txt',
-                'huge/' || n % 1000 || '/' || n, 'text/plain', n % 777, repeat('0', 64), now() + interval '1 second' * (n % 5000)
+                'huge/' || n % 1000 || '/' || n, 'text/plain', n % 777, repeat('0', 64), now() + interval '1 second' * (n % 5000),
+                jsonb_build_object('number', n, 'kind', 'many')
          FROM generate_series(0, 99999) n;
          RESET session_replication_role;
          ANALYZE storage.files"
@@ -233,6 +234,11 @@ fn at_a_million_rows_nothing_reads_a_table_from_end_to_end() {
         });
         found.push((format!("list_files {arguments}"), listing));
     }
+    let searching = scanned_by(&mut listing_session, |ada| {
+        let search = "SELECT count(*) FROM storage.search_files('private', '{\"number\": 4711}')";
+        assert_eq!(ada.query_one(search, &[]).unwrap().get::<_, i64>(0), 1);
+    });
+    found.push(("search_files".to_owned(), searching));
     let deleting = scanned_by(&mut ada, |ada| {
         let file = Upload::declared(&bytes).request(ada).file_id;
         query(ada, &format!("SELECT storage.delete_file('{file}')"));

@@ -73,7 +73,7 @@ impl Bring {
                 }
             }
             Source::Object { bucket: from, key: from_key } => {
-                store.copy(&from, &from_key, &bucket, &key, None, &content_type).await?;
+                store.copy(&from, &from_key, &bucket, &key, None, Some(&content_type)).await?;
             }
         }
         match store.hash_object(&bucket, &key, size).await? {

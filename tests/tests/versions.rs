@@ -1,0 +1,217 @@
+//! What a path has been stays readable, can be made current again, and goes by number or age; and files are found by what
+//! was said of them.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use pg_storage_tests::flow::{Upload, assert_downloads, some_bytes};
+use pg_storage_tests::{Scene, each_store, eventually, refused};
+use postgres::Client;
+use std::time::Duration;
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+fn put(session: &mut Client, content: &[u8], path: &str) -> String {
+    let put = "SELECT (storage.put_file('private', 'a.txt', $1::bytea, 'text/plain', $2, jsonb_build_object('v', length($1::bytea)))).id::text";
+    session.query_one(put, &[&content, &path]).unwrap().get(0)
+}
+
+fn expire(session: &mut Client, arguments: &str) -> i64 {
+    session.query_one(&format!("SELECT storage.expire_versions('private', {arguments})"), &[]).unwrap().get(0)
+}
+
+fn restore(session: &mut Client, file: &str) -> String {
+    let restore = "SELECT (storage.restore_version($1::text::uuid)).id::text";
+    session.query_one(restore, &[&file]).unwrap().get(0)
+}
+
+/// The versions of a path, the current one with a star.
+fn versions(scene: &Scene, path: &str) -> String {
+    scene.value(&format!(
+        "SELECT coalesce(string_agg(version || CASE WHEN is_current THEN '*' ELSE '' END, ' ' ORDER BY version), '')
+         FROM storage.files WHERE path = '{path}'"
+    ))
+}
+
+fn collect(scene: &Scene) {
+    eventually("the end of the queue", LIMIT, || {
+        scene.superuser().batch_execute("UPDATE storage.object_deletions SET not_before = now()").unwrap();
+        scene.maintain();
+        (scene.value::<i64>("SELECT count(*) FROM storage.object_deletions") == 0).then_some(())
+    });
+}
+
+#[test]
+fn an_earlier_version_becomes_the_next_one_and_none_is_lost() {
+    each_store(|scene| {
+        let mut ada = scene.user("ada");
+        let bytes = ["one", "three", "fives"].map(|seed| some_bytes(seed, 50));
+        let files = [0, 1, 2].map(|n| put(&mut ada, &bytes[n], "docs/a.txt"));
+        let restored = restore(&mut ada, &files[0]);
+        assert_eq!(versions(scene, "docs/a.txt"), "1 2 3 4*");
+        for (file, bytes) in files.iter().zip(&bytes).chain([(&restored, &bytes[0])]) {
+            assert_downloads(&mut ada, file, bytes);
+        }
+        let alike: bool = scene.value(&format!(
+            "SELECT a.object_id = b.object_id AND a.metadata = b.metadata AND a.content_type = b.content_type AND a.filename = b.filename
+             FROM storage.files a, storage.files b WHERE a.id = '{restored}' AND b.id = '{}'",
+            files[0]
+        ));
+        assert!(alike);
+        // The current one is current.
+        assert_eq!(restore(&mut ada, &restored), restored);
+        assert_eq!(versions(scene, "docs/a.txt"), "1 2 3 4*");
+        // Also when the current one was deleted.
+        ada.execute("SELECT storage.delete_file($1::text::uuid)", &[&restored]).unwrap();
+        let again = restore(&mut ada, &files[1]);
+        assert_eq!(versions(scene, "docs/a.txt"), "1 2 3 4*");
+        assert_downloads(&mut ada, &again, &bytes[1]);
+    });
+}
+
+#[test]
+fn versions_go_by_number_or_age_and_the_current_one_stays() {
+    each_store(|scene| {
+        scene.set("pg_storage.deletion_delay", "0");
+        let mut ada = scene.user("ada");
+        let mut current = Vec::new();
+        for path in ["a", "b/c"] {
+            for n in 0..6 {
+                let bytes = some_bytes(&format!("{path}{n}"), 40 + n);
+                let file = put(&mut ada, &bytes, path);
+                if n == 5 {
+                    current.push((file, bytes));
+                }
+            }
+        }
+        assert_eq!(expire(&mut ada, "keep => 9"), 0);
+        assert_eq!(expire(&mut ada, "older_than => '1 hour'"), 0);
+        assert_eq!(expire(&mut ada, "path => 'a', keep => 3"), 2);
+        assert_eq!(
+            (versions(scene, "a"), versions(scene, "b/c")),
+            ("3 4 5 6*".into(), "1 2 3 4 5 6*".into())
+        );
+        // A version's age counts from when the next one came: 1 to 3 were replaced long ago, but 3 is among the latest three.
+        scene
+            .superuser()
+            .batch_execute("UPDATE storage.files SET created_at = now() - interval '1 day' WHERE path = 'b/c' AND version <= 4")
+            .unwrap();
+        assert_eq!(expire(&mut ada, "keep => 3, older_than => '1 hour'"), 2);
+        assert_eq!(versions(scene, "b/c"), "3 4 5 6*");
+        assert_eq!(expire(&mut ada, "older_than => '1 hour'"), 1);
+        assert_eq!(versions(scene, "b/c"), "4 5 6*");
+        assert_eq!(expire(&mut ada, "keep => 0"), 5);
+        assert_eq!((versions(scene, "a"), versions(scene, "b/c")), ("6*".into(), "6*".into()));
+        assert_eq!(expire(&mut ada, "keep => 0, older_than => '0'"), 0);
+        collect(scene);
+        assert_eq!(scene.value::<i64>("SELECT count(*) FROM storage.objects"), 2);
+        for (file, bytes) in &current {
+            assert_downloads(&mut ada, file, bytes);
+        }
+    });
+}
+
+#[test]
+fn only_those_that_the_caller_may_delete_go() {
+    let scene = Scene::local();
+    let mut ada = scene.user("ada");
+    (0..3).for_each(|n| drop(put(&mut ada, &[b'x'; 9][..=n], "a")));
+    let bucket: String =
+        scene.value("SELECT id::text FROM storage.buckets WHERE owner_id = 'ada' AND key = 'private'");
+    let mut bob = scene.user("bob");
+    let refusal = refused(bob.query(&format!("SELECT storage.expire_versions('{bucket}', keep => 0)"), &[]));
+    assert_eq!(refusal.code(), ("42704", "BUCKET_NOT_FOUND"));
+    for arguments in ["'private'", "'private', keep => -1", "'private', older_than => '-1 day'"] {
+        let refusal = refused(ada.query(&format!("SELECT storage.expire_versions({arguments})"), &[]));
+        assert_eq!(refusal.code(), ("22023", "INVALID_LIMIT"), "{arguments}");
+        assert!(refusal.detail.is_some() && refusal.hint.is_some());
+    }
+    // Seen, and not his to delete.
+    scene.superuser().batch_execute("UPDATE storage.buckets SET owner_id = NULL, key = 'shared' WHERE owner_id = 'ada' AND key = 'private'").unwrap();
+    let gone: i64 = bob.query_one("SELECT storage.expire_versions('shared', keep => 0)", &[]).unwrap().get(0);
+    assert_eq!(gone, 0);
+    assert_eq!(versions(&scene, "a"), "1 2 3*");
+}
+
+#[test]
+fn a_version_that_becomes_current_meanwhile_stays() {
+    let scene = Scene::local();
+    let mut ada = scene.user("ada");
+    let first = put(&mut ada, b"first", "a");
+    put(&mut ada, b"second", "a");
+    // Moved away, an earlier version is a file of its own.
+    scene.manager("ada").batch_execute("SELECT storage.create_bucket('second')").unwrap();
+    let mut waiting = scene.try_session("ada", "default", false).unwrap();
+    let pid: i32 = waiting.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0);
+    ada.batch_execute(&format!("BEGIN; SELECT storage.move_file('{first}', 'second', 'b')")).unwrap();
+    let expiring = std::thread::spawn(move || expire(&mut waiting, "keep => 0"));
+    eventually("one session to wait for the other", LIMIT, || {
+        scene.value::<bool>(&format!("SELECT cardinality(pg_blocking_pids({pid})) > 0")).then_some(())
+    });
+    ada.batch_execute("COMMIT").unwrap();
+    assert_eq!(expiring.join().unwrap(), 0);
+    assert_downloads(&mut ada, &first, b"first");
+    assert_eq!((versions(&scene, "a"), versions(&scene, "b")), ("2*".into(), "1*".into()));
+}
+
+#[test]
+fn files_are_found_by_what_was_said_of_them_and_hidden_ones_are_not() {
+    each_store(|scene| {
+        scene.shared_bucket();
+        let (mut ada, mut bob) = (scene.user("ada"), scene.user("bob"));
+        let put = |session: &mut Client, bucket: &str, metadata: &str| -> String {
+            let put = "SELECT (storage.put_file($1, 'a.txt', 'found', 'text/plain', metadata => $2::text::jsonb)).id::text";
+            session.query_one(put, &[&bucket, &metadata]).unwrap().get(0)
+        };
+        let found = |session: &mut Client, bucket: &str, metadata: &str| -> Vec<String> {
+            let search = "SELECT id::text FROM storage.search_files($1, $2::text::jsonb)";
+            session.query(search, &[&bucket, &metadata]).unwrap().iter().map(|row| row.get(0)).collect()
+        };
+        let mut red = vec![
+            put(&mut ada, "private", r#"{"colour": "red", "size": {"w": 1}}"#),
+            put(&mut ada, "private", r#"{"colour": "red", "tags": ["a", "b"]}"#),
+        ];
+        red.sort();
+        put(&mut ada, "private", r#"{"colour": "blue"}"#);
+        put(&mut ada, "private", "{}");
+        let elsewhere = put(&mut ada, "shared", r#"{"colour": "red"}"#);
+        assert_eq!(found(&mut ada, "private", r#"{"colour": "red"}"#), red);
+        assert_eq!(found(&mut ada, "private", r#"{"tags": ["b"]}"#).len(), 1);
+        assert_eq!(found(&mut ada, "private", r#"{"size": {"w": 1}}"#).len(), 1);
+        assert_eq!(found(&mut ada, "private", r#"{"colour": "green"}"#).len(), 0);
+        assert_eq!(found(&mut bob, "shared", r#"{"colour": "red"}"#), [elsewhere.as_str()]);
+        assert_eq!(found(&mut bob, "private", r#"{"colour": "red"}"#).len(), 0);
+        // Page by page.
+        let page = "SELECT id::text FROM storage.search_files('private', '{\"colour\": \"red\"}', 1, $1::text::uuid)";
+        let first: String = ada.query_one(page, &[&None::<String>]).unwrap().get(0);
+        let second: String = ada.query_one(page, &[&first]).unwrap().get(0);
+        assert_eq!([&first, &second], [&red[0], &red[1]]);
+        assert_eq!(ada.query(page, &[&second]).unwrap().len(), 0);
+        // Called directly, for a bucket that is hidden, nothing.
+        let bucket: String =
+            scene.value("SELECT id::text FROM storage.buckets WHERE owner_id = 'ada' AND key = 'private'");
+        let direct = format!(
+            "SELECT count(*) FROM storage_private.search('{bucket}', '{{\"colour\": \"red\"}}', 9, NULL)"
+        );
+        assert_eq!(bob.query_one(&direct, &[]).unwrap().get::<_, i64>(0), 0);
+        let owners =
+            format!("SELECT storage_private.described_files('{bucket}', '{{\"colour\": \"red\"}}', NULL)");
+        assert_eq!(refused(bob.query(&owners, &[])).sqlstate, "42501");
+        for arguments in ["'private', '{}'", "'private', '[]'", "'private', NULL", "'private', '1'"] {
+            let refusal = refused(ada.query(&format!("SELECT storage.search_files({arguments})"), &[]));
+            assert_eq!(refusal.code(), ("22023", "INVALID_METADATA"), "{arguments}");
+        }
+        let refusal = refused(ada.query("SELECT storage.search_files('private', '{\"a\": 1}', 1001)", &[]));
+        assert_eq!(refusal.code(), ("22023", "INVALID_LIMIT"));
+    });
+}
+
+#[test]
+fn an_upload_by_url_is_a_version_as_well() {
+    let scene = Scene::local();
+    let mut ada = scene.user("ada");
+    let first = put(&mut ada, b"by sql", "a");
+    let second = Upload::declared(b"by url").at("a").complete(&mut ada, b"by url").file_id;
+    assert_eq!(versions(&scene, "a"), "1 2*");
+    restore(&mut ada, &first);
+    assert_downloads(&mut ada, &second, b"by url");
+    assert_eq!(versions(&scene, "a"), "1 2 3*");
+}
