@@ -161,7 +161,7 @@ BEGIN
     RETURN f;
 END $$;
 COMMENT ON FUNCTION storage.move_file(uuid, text, text) IS
-'Gives a file another path, another bucket or both; it keeps its id and its owner. bucket: key or id; NULL: the file''s. path: NULL: the file''s; UPDATE of path takes it away. You need to be able to change the file, and for another bucket to download the file and to upload there, where its time begins anew. Older versions stay where they are. Within a physical bucket no bytes move; else the store copies them, they are verified, and the old are removed after pg_storage.deletion_delay, those of a public bucket at once. Errors: FILE_NOT_FOUND, PATH_TAKEN, INVALID_PATH, and for another bucket those of copy_file().';
+'Gives a file another path, another bucket or both; it keeps its id and its owner. bucket: key or id; NULL: the file''s. path: NULL: the file''s; UPDATE of path takes it away. You need to be able to change the file, and for another bucket to download the file and to upload there, where its time begins anew. Older versions stay where they are; one that is moved itself is a file of its own there. Within a physical bucket no bytes move; else the store copies them, they are verified, and the old are removed after pg_storage.deletion_delay, those of a public bucket at once. Errors: FILE_NOT_FOUND, PATH_TAKEN, INVALID_PATH, and for another bucket those of copy_file().';
 
 CREATE FUNCTION storage.set_file_access(file_id uuid, access storage.bucket_access) RETURNS storage.files
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp

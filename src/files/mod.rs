@@ -24,6 +24,8 @@ struct Readable {
     sha256: String,
     /// As PostgreSQL spells it.
     metadata: String,
+    /// Whether it is what its path is now.
+    is_current: bool,
 }
 
 /// Where the bytes of a file are.
@@ -46,7 +48,7 @@ struct Kept {
 fn readable(file: pgrx::Uuid) -> Result<Readable> {
     let found = Operation::Sign.during(|| {
         catalog::read(
-            "SELECT f.bucket_id, f.filename, f.path, f.content_type, f.size, f.sha256, f.metadata::pg_catalog.text
+            "SELECT f.bucket_id, f.filename, f.path, f.content_type, f.size, f.sha256, f.metadata::pg_catalog.text, f.is_current
              FROM storage.files f
              WHERE f.id OPERATOR(pg_catalog.=) $1
                AND (f.expires_at IS NULL OR f.expires_at OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp())",
@@ -65,6 +67,7 @@ fn readable(file: pgrx::Uuid) -> Result<Readable> {
                     size: row.get(5)?.ok_or_else(missing)?,
                     sha256: row.get(6)?.ok_or_else(missing)?,
                     metadata: row.get(7)?.ok_or_else(missing)?,
+                    is_current: row.get(8)?.ok_or_else(missing)?,
                 }))
             },
         )

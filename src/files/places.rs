@@ -45,7 +45,10 @@ pub fn copy(
 /// bucket, and those of the store.
 pub fn relocate(file: pgrx::Uuid, bucket: Option<pgrx::Uuid>, path: Option<&str>) -> Result<()> {
     let here = readable(file)?;
-    let to = bucket.filter(|bucket| *bucket != here.bucket);
+    let to = bucket.unwrap_or(here.bucket);
+    // An earlier version that goes to another path is a file of its own there, as in another bucket.
+    let parts = !here.is_current && path.is_some_and(|path| here.path.as_deref() != Some(path));
+    let to = Some(to).filter(|to| *to != here.bucket || parts);
     // As the caller, who must be allowed to change it; and nobody else does until the transaction ends. To another
     // bucket the path is held against those there.
     let path_here = if to.is_none() { path.or(here.path.as_deref()) } else { here.path.as_deref() };

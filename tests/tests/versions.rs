@@ -205,6 +205,30 @@ fn files_are_found_by_what_was_said_of_them_and_hidden_ones_are_not() {
 }
 
 #[test]
+fn an_earlier_version_that_is_moved_is_a_file_of_its_own() {
+    let scene = Scene::local();
+    let mut ada = scene.user("ada");
+    scene
+        .superuser()
+        .batch_execute("UPDATE storage.buckets SET max_file_count = 3 WHERE key = 'private'")
+        .unwrap();
+    let first = put(&mut ada, b"first", "a");
+    put(&mut ada, b"second", "a");
+    let moved = "SELECT (storage.move_file($1::text::uuid, path => 'b')).id::text";
+    assert_eq!(ada.query_one(moved, &[&first]).unwrap().get::<_, String>(0), first);
+    assert_eq!((versions(&scene, "a"), versions(&scene, "b")), ("2*".into(), "1*".into()));
+    assert_downloads(&mut ada, &first, b"first");
+    // To the path it has, it stays what it is. And the room is as it was.
+    let third = put(&mut ada, b"third", "b");
+    ada.query_one(moved, &[&first]).unwrap();
+    assert_eq!(versions(&scene, "b"), "1 2*");
+    ada.execute("SELECT storage.delete_file($1::text::uuid)", &[&third]).unwrap();
+    put(&mut ada, b"fourth", "c");
+    let full = "SELECT storage.put_file('private', 'a.txt', 'fifth', 'text/plain')";
+    assert_eq!(refused(ada.query(full, &[])).code().1, "QUOTA_EXCEEDED");
+}
+
+#[test]
 fn an_upload_by_url_is_a_version_as_well() {
     let scene = Scene::local();
     let mut ada = scene.user("ada");
