@@ -62,6 +62,20 @@ BEGIN
         tenant_id = (SELECT storage.current_tenant_id()));
     CREATE POLICY default_update ON storage.events FOR UPDATE USING (
         tenant_id = (SELECT storage.current_tenant_id()));
+
+    COMMENT ON POLICY default_select ON storage.buckets IS 'Yours, public ones, those of the tenant as a whole, and all of the tenant for managers.';
+    COMMENT ON POLICY default_insert ON storage.buckets IS 'In your tenant.';
+    COMMENT ON POLICY default_update ON storage.buckets IS 'In your tenant.';
+    COMMENT ON POLICY default_delete ON storage.buckets IS 'In your tenant.';
+    COMMENT ON POLICY default_all ON storage.tenant_settings IS 'Those of your tenant.';
+    COMMENT ON POLICY default_select ON storage.physical_buckets IS 'Those of your tenant, and those that a bucket which you see is in.';
+    COMMENT ON POLICY default_select ON storage.files IS 'Yours, and those in public buckets and in buckets of the tenant as a whole.';
+    COMMENT ON POLICY default_update ON storage.files IS 'Yours.';
+    COMMENT ON POLICY default_delete ON storage.files IS 'Yours.';
+    COMMENT ON POLICY default_select ON storage.upload_requests IS 'Yours.';
+    COMMENT ON POLICY default_insert ON storage.upload_requests IS 'As yourself, into your buckets and those of the tenant as a whole.';
+    COMMENT ON POLICY default_select ON storage.events IS 'Those of your tenant.';
+    COMMENT ON POLICY default_update ON storage.events IS 'Those of your tenant.';
 END $$;
 COMMENT ON FUNCTION storage_private.create_default_policies() IS 'Creates the owner-and-tenant policies.';
 

@@ -107,6 +107,7 @@ COMMENT ON FUNCTION storage_private.apply_policy() IS 'Trigger: what is recorded
 
 CREATE TRIGGER apply_policy AFTER INSERT OR UPDATE OR DELETE ON storage_private.policies
 FOR EACH ROW EXECUTE FUNCTION storage_private.apply_policy();
+COMMENT ON TRIGGER apply_policy ON storage_private.policies IS 'Makes, changes and drops the policy that a row says, in a restore too.';
 
 CREATE FUNCTION storage.add_policy(
     name       text,

@@ -131,6 +131,7 @@ extension_sql_file!(
         wake_worker
     ]
 );
+extension_sql_file!("../sql/61_trigger_comments.sql", name = "trigger_comments", requires = ["versions"]);
 extension_sql_file!("../sql/90_privileges.sql", name = "privileges", finalize);
 
 /// Called by PostgreSQL when the library is loaded. Starts nothing: no thread, runtime or socket may exist before fork.

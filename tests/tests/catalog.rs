@@ -40,6 +40,15 @@ fn everything_has_a_comment() {
         WHERE relnamespace IN $schemas AND relkind IN ('r', 'v', 'c') AND attnum > 0 AND NOT attisdropped
           AND col_description(c.oid, attnum) IS NULL
         UNION ALL
+        SELECT 'sequence ' || oid::regclass FROM pg_class
+        WHERE relnamespace IN $schemas AND relkind = 'S' AND obj_description(oid, 'pg_class') IS NULL
+        UNION ALL
+        SELECT 'trigger ' || tgname || ' on ' || c.oid::regclass FROM pg_trigger t JOIN pg_class c ON c.oid = tgrelid
+        WHERE relnamespace IN $schemas AND NOT tgisinternal AND obj_description(t.oid, 'pg_trigger') IS NULL
+        UNION ALL
+        SELECT 'policy ' || polname || ' on ' || c.oid::regclass FROM pg_policy p JOIN pg_class c ON c.oid = polrelid
+        WHERE relnamespace IN $schemas AND obj_description(p.oid, 'pg_policy') IS NULL
+        UNION ALL
         SELECT 'extension' FROM pg_extension WHERE extname = 'pg_storage' AND obj_description(oid, 'pg_extension') IS NULL";
     assert_eq!(listed(without), none());
 }

@@ -2227,6 +2227,20 @@ BEGIN
         tenant_id = (SELECT storage.current_tenant_id()));
     CREATE POLICY default_update ON storage.events FOR UPDATE USING (
         tenant_id = (SELECT storage.current_tenant_id()));
+
+    COMMENT ON POLICY default_select ON storage.buckets IS 'Yours, public ones, those of the tenant as a whole, and all of the tenant for managers.';
+    COMMENT ON POLICY default_insert ON storage.buckets IS 'In your tenant.';
+    COMMENT ON POLICY default_update ON storage.buckets IS 'In your tenant.';
+    COMMENT ON POLICY default_delete ON storage.buckets IS 'In your tenant.';
+    COMMENT ON POLICY default_all ON storage.tenant_settings IS 'Those of your tenant.';
+    COMMENT ON POLICY default_select ON storage.physical_buckets IS 'Those of your tenant, and those that a bucket which you see is in.';
+    COMMENT ON POLICY default_select ON storage.files IS 'Yours, and those in public buckets and in buckets of the tenant as a whole.';
+    COMMENT ON POLICY default_update ON storage.files IS 'Yours.';
+    COMMENT ON POLICY default_delete ON storage.files IS 'Yours.';
+    COMMENT ON POLICY default_select ON storage.upload_requests IS 'Yours.';
+    COMMENT ON POLICY default_insert ON storage.upload_requests IS 'As yourself, into your buckets and those of the tenant as a whole.';
+    COMMENT ON POLICY default_select ON storage.events IS 'Those of your tenant.';
+    COMMENT ON POLICY default_update ON storage.events IS 'Those of your tenant.';
 END $$;
 COMMENT ON FUNCTION storage_private.create_default_policies() IS 'Creates the owner-and-tenant policies.';
 
@@ -3720,3 +3734,34 @@ REVOKE ALL ON FUNCTION storage_private.level_privileges(text), storage.grant_acc
 SELECT storage_private.clear_cache();
 /* </end connected objects> */
 
+-- What triggers, policies and sequences are for; the shipped policies are commented where they are made.
+
+COMMENT ON TRIGGER check_bucket ON storage.buckets IS 'Refuses keys, types, limits and origins that break the rules, and a change of access after the first use.';
+COMMENT ON TRIGGER keep_full_bucket ON storage.buckets IS 'A bucket that has files or pending uploads cannot be deleted as a row: storage.delete_bucket() does that.';
+COMMENT ON TRIGGER check_tenant_settings ON storage.tenant_settings IS 'Refuses origins that are none.';
+COMMENT ON TRIGGER reapply_origins ON storage.buckets IS 'Has changed web origins applied to the physical bucket.';
+COMMENT ON TRIGGER reapply_origins ON storage.tenant_settings IS 'Has changed web origins applied to the physical buckets of the tenant.';
+COMMENT ON TRIGGER bring_origins_new ON storage.buckets IS 'Has the web origins of a bucket with a preset physical bucket applied there.';
+COMMENT ON TRIGGER bring_origins ON storage.buckets IS 'Has the web origins of a bucket applied to the physical bucket that it gets.';
+COMMENT ON TRIGGER admit_upload ON storage.upload_requests IS 'Validates a request and fills what only the server may choose. Rows of a restore have that already.';
+COMMENT ON TRIGGER limit_upload ON storage.upload_requests IS 'Keeps paths, quotas and rates, after the policies.';
+COMMENT ON TRIGGER check_file ON storage.files IS 'Refuses names and paths that break the rules or are taken.';
+COMMENT ON TRIGGER queue_deleted_files ON storage.files IS 'Queues the objects of deleted files, and tells of the deletion in storage.events.';
+COMMENT ON TRIGGER queue_deleted_requests ON storage.upload_requests IS 'Queues what deleted requests may have left in the store.';
+COMMENT ON TRIGGER refuse_truncate ON storage.files IS 'TRUNCATE would lose the objects of the files: it is refused.';
+COMMENT ON TRIGGER refuse_truncate ON storage.objects IS 'TRUNCATE would lose the objects: it is refused.';
+COMMENT ON TRIGGER refuse_truncate ON storage.upload_requests IS 'TRUNCATE would lose what the uploads left in the store: it is refused.';
+COMMENT ON TRIGGER reset_room ON storage.buckets IS 'A bucket that gets its first limit or loses its last begins to count anew.';
+COMMENT ON TRIGGER reset_room_of_deleted ON storage.buckets IS 'What was counted of a deleted bucket is forgotten.';
+COMMENT ON TRIGGER release_ended_upload ON storage.upload_requests IS 'Gives the room of an upload back that ended without a file.';
+COMMENT ON TRIGGER release_deleted_files ON storage.files IS 'Gives the room of deleted files back.';
+COMMENT ON TRIGGER release_deleted_requests ON storage.upload_requests IS 'Gives the room of deleted pending uploads back.';
+COMMENT ON TRIGGER apply_policy_switch ON storage_private.policy_switch IS 'Drops or makes the shipped policies as the row says, in a restore too.';
+COMMENT ON TRIGGER wake_at_commit ON storage.object_deletions IS 'Wakes the worker at the commit.';
+COMMENT ON TRIGGER wake_at_commit ON storage.events IS 'Wakes the worker at the commit.';
+COMMENT ON TRIGGER wake_at_commit ON storage.physical_buckets IS 'Wakes the worker at the commit.';
+COMMENT ON POLICY bucket_not_deleted ON storage.buckets IS 'A bucket that is being deleted is gone for everybody.';
+COMMENT ON POLICY bucket_not_deleted ON storage.files IS 'So are its files.';
+COMMENT ON POLICY bucket_not_deleted ON storage.upload_requests IS 'And its uploads.';
+COMMENT ON SEQUENCE storage.object_deletions_id_seq IS 'Numbers of deletions.';
+COMMENT ON SEQUENCE storage.events_id_seq IS 'Numbers of events.';

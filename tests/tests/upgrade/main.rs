@@ -69,7 +69,7 @@ fn the_script_of_the_version_before_is_as_released() {
     let frozen = Path::new(env!("CARGO_MANIFEST_DIR")).join("upgrade").join(FROZEN);
     assert_eq!(
         flow::sha256(&fs::read(frozen).unwrap()),
-        "526f63d82da533bcaf0913f6ec1e079206db6c264bddd61f772e7f399a5c5f18"
+        "841e79e27b1d43d493a19cf19c801e0e40e181707eab934b3f9e76633cd3611c"
     );
 }
 
