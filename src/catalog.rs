@@ -173,7 +173,7 @@ fn owner() -> Result<pg_sys::Oid> {
     }
 }
 
-/// When this transaction began; no two of a session began at the same time.
+/// When this transaction began; several that one message brings may have the same time.
 pub fn transaction_began() -> pg_sys::TimestampTz {
     // SAFETY: a plain read of a process-local variable on the main thread.
     unsafe { pg_sys::GetCurrentTransactionStartTimestamp() }

@@ -19,7 +19,7 @@ pub fn user() -> Result<String> {
         IdentitySource::Claims => claim("user_id_setting", &guc::USER_ID_SETTING, "sub")?,
         IdentitySource::Role => None,
     };
-    Ok(claimed.unwrap_or_else(role_name))
+    claimed.map_or_else(role_name, Ok)
 }
 
 /// The caller's tenant.
@@ -49,12 +49,12 @@ fn claim(
         guc::setting_name(&name)
             .map_err(|reason| Failure::setting(label, &format!("is not valid: {reason}")))?;
         if let Some(value) = current_setting(&name)? {
-            return Ok(Some(value));
+            return plain(&name, value).map(Some);
         }
     }
     let Some(claims) = current_setting(CLAIMS)? else { return Ok(None) };
     match serde_json::from_str(&claims) {
-        Ok(serde_json::Value::Object(claims)) => Ok(claims.get(member).and_then(text_of)),
+        Ok(serde_json::Value::Object(claims)) => claims.get(member).map(text_of).transpose(),
         _ => Err(unreadable(CLAIMS, "It is set, but is no JSON object.")),
     }
 }
@@ -69,12 +69,25 @@ fn unreadable(setting: &str, why: &str) -> Failure {
         .hint("Set it to the claims of the caller, or to an empty string where there are none.")
 }
 
-fn text_of(claim: &serde_json::Value) -> Option<String> {
+/// The text of a claim that is there. Whoever has a claim that says nothing is not taken for somebody without one.
+fn text_of(claim: &serde_json::Value) -> Result<String> {
     match claim {
-        serde_json::Value::String(text) if !text.is_empty() => Some(text.clone()),
-        serde_json::Value::Number(number) => Some(number.to_string()),
-        _ => None,
+        serde_json::Value::String(text) if !text.is_empty() => plain(CLAIMS, text.clone()),
+        // Beyond these, two numbers can be one.
+        serde_json::Value::Number(number) if number.is_i64() || number.is_u64() => Ok(number.to_string()),
+        _ => Err(unreadable(
+            CLAIMS,
+            "The claim is neither a text that says something nor an integer of 64 bits.",
+        )),
     }
+}
+
+/// A control character ends a text or hides a part of it somewhere: a NUL does in PostgreSQL.
+fn plain(setting: &str, text: String) -> Result<String> {
+    if text.chars().any(char::is_control) {
+        return Err(unreadable(setting, "A claim has control characters."));
+    }
+    Ok(text)
 }
 
 /// The value of a setting of any name; missing and empty are `None`.
@@ -94,9 +107,14 @@ fn current_setting(name: &str) -> Result<Option<String>> {
     }
 }
 
-fn role_name() -> String {
+/// # Errors
+/// `TENANT_REQUIRED` for a name that was made in another encoding: what could be read of it may be another role's.
+fn role_name() -> Result<String> {
     // SAFETY: the current user's id always names a role; with noerr = false the result is never null.
-    unsafe { CStr::from_ptr(pg_sys::GetUserNameFromId(pg_sys::GetUserId(), false)) }
-        .to_string_lossy()
-        .into_owned()
+    let name = unsafe { CStr::from_ptr(pg_sys::GetUserNameFromId(pg_sys::GetUserId(), false)) };
+    name.to_str().map(ToOwned::to_owned).map_err(|_| {
+        Failure::new(Token::TenantRequired, "the name of the role is not UTF-8")
+            .detail("It was made in a database of another encoding.")
+            .hint("Rename the role in a database in UTF8.")
+    })
 }

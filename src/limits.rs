@@ -4,45 +4,40 @@
 //! Kept after the row was inserted: whoever may not insert it is told that, and nothing of what others have.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 
 use pg_storage_core::error::Token;
 use pgrx::fn_call::{Arg, fn_call};
 use pgrx::{Uuid, pg_sys};
 
-use crate::bucket::Bucket;
 use crate::error::{Failure, Result};
 use crate::{catalog, guc, rate};
 
 thread_local! {
     /// Requests that were admitted and not yet inserted. Rows of a restore are not among them: those were limited once.
-    static ADMITTED: RefCell<Admitted> = const { RefCell::new(Admitted { began: 0, requests: Vec::new() }) };
+    static ADMITTED: RefCell<Admitted> = const { RefCell::new(Admitted { began: 0, requests: BTreeSet::new() }) };
 }
 
 struct Admitted {
     /// When their transaction began.
     began: pg_sys::TimestampTz,
-    /// Identity, and whether the bucket had a quota.
-    requests: Vec<(uuid::Uuid, bool)>,
+    requests: BTreeSet<uuid::Uuid>,
 }
 
 /// Has the limits of a request kept once it is inserted.
-pub fn note(request: uuid::Uuid, bucket: &Bucket) {
+pub fn note(request: uuid::Uuid) {
     let began = catalog::transaction_began();
     ADMITTED.with_borrow_mut(|admitted| {
         if admitted.began != began {
-            *admitted = Admitted { began, requests: Vec::new() };
+            *admitted = Admitted { began, requests: BTreeSet::new() };
         }
-        admitted.requests.push((request, bucket.has_quota));
+        admitted.requests.insert(request);
     });
 }
 
-/// Whether the bucket of a request had a quota when it was admitted; `None`: it was not admitted here.
-fn admitted(request: uuid::Uuid) -> Option<bool> {
-    ADMITTED.with_borrow_mut(|admitted| {
-        let requests = &mut admitted.requests;
-        let place = requests.iter().rposition(|(id, _)| *id == request)?;
-        Some(requests.swap_remove(place).1)
-    })
+/// Whether a request was admitted here and not yet asked about.
+fn admitted(request: uuid::Uuid) -> bool {
+    ADMITTED.with_borrow_mut(|admitted| admitted.requests.remove(&request))
 }
 
 /// An inserted request, as far as limits concern it.
@@ -68,7 +63,9 @@ pub struct Request<'a> {
 /// # Errors
 /// `PATH_TAKEN`, `TOO_MANY_PENDING_UPLOADS`, `QUOTA_EXCEEDED`, `RATE_LIMIT`.
 pub fn keep(request: &Request<'_>) -> Result<()> {
-    let Some(had_quota) = admitted(request.id) else { return Ok(()) };
+    if !admitted(request.id) {
+        return Ok(());
+    }
     if request.path.is_some() {
         catalog::run_as_owner(
             "SELECT storage_private.check_path($1, $2, $3)",
@@ -78,8 +75,8 @@ pub fn keep(request: &Request<'_>) -> Result<()> {
     if guc::MAX_PENDING_UPLOADS.get() > 0 {
         check_pending(request.tenant, request.user, i64::from(guc::MAX_PENDING_UPLOADS.get()))?;
     }
-    // A transaction with one snapshot may have begun before the bucket had a quota; others already count on it.
-    if had_quota || catalog::keeps_one_snapshot() && has_quota_now(request.bucket)? {
+    // Asked now: the row holds its bucket by now, so whoever gives it a first quota waits for this transaction or was seen.
+    if has_quota_now(request.bucket)? {
         catalog::run_as_owner(
             "SELECT storage_private.check_room($1, $2)",
             &[request.bucket.into(), request.size.into()],

@@ -29,7 +29,7 @@ pub fn run(scope: Scope, report: &mut Report) -> Result<()> {
     let capabilities = scope.step(upload::recorded_capabilities)?;
     let mut failures = Vec::new();
     while let Some(claim) = scope.step(claim)? {
-        match upload::examine(std::slice::from_ref(&claim.pending), &capabilities) {
+        match upload::examine(std::slice::from_ref(&claim.pending), capabilities) {
             Ok(examined) => scope.step(|| settle(&claim, examined, report))?,
             Err(failure) => {
                 scope.step(|| claim.renew(PAUSE))?;

@@ -38,7 +38,7 @@ pub fn confirm(uploads: &[pgrx::Uuid]) -> Result<()> {
     }
     // The original may confirm them as well.
     catalog::run_as_owner("SELECT storage_private.require_ownership()", &[])?;
-    let examined = examine(&pending, &recorded_capabilities()?)?;
+    let examined = examine(&pending, recorded_capabilities()?)?;
     note_missing(&examined)?;
     let (mut waiting, mut right) = (Vec::new(), Vec::new());
     for (pending, examined) in pending.iter().zip(examined) {

@@ -16,7 +16,7 @@ use super::admission::Placed;
 use super::pending::Pending;
 use crate::config::{self, Config};
 use crate::error::{Failure, Result};
-use crate::{cache, catalog, session, wait};
+use crate::{cache, catalog, provision, session, wait};
 
 /// Uploads that are asked about at the same time: enough to hide the way to a store far away, few enough for a store and
 /// a backend that have others to serve.
@@ -91,10 +91,22 @@ impl Question {
 
 /// Asks the store what arrived for each of these uploads; the answers are in their order. Staged bytes that are as
 /// promised have been copied to a key of this call's own. The first question that fails ends all.
-pub fn examine(uploads: &[Pending], capabilities: &Capabilities) -> Result<Vec<Examined>> {
+///
+/// Where it is not on record what the store enforces, that is tried out first: whoever keeps it from being recorded must
+/// not have less asked of an upload.
+pub fn examine(uploads: &[Pending], recorded: Option<Capabilities>) -> Result<Vec<Examined>> {
+    let placed = uploads.iter().find_map(|pending| pending.place.as_ref());
+    let capabilities = match (recorded, placed) {
+        (Some(recorded), _) => recorded,
+        (None, Some(place)) => {
+            let config = config::current()?;
+            provision::try_out(&config, &place.physical_name)?
+        }
+        (None, None) => Capabilities::default(),
+    };
     let mut questions = Vec::with_capacity(uploads.len());
     for (at, pending) in uploads.iter().enumerate() {
-        if let Some(question) = Question::about(pending, capabilities)? {
+        if let Some(question) = Question::about(pending, &capabilities)? {
             questions.push((at, question));
         }
     }
@@ -119,7 +131,6 @@ pub fn examine(uploads: &[Pending], capabilities: &Capabilities) -> Result<Vec<E
     let store = session::store(&config)?;
     let connections = wait::Connections::reserve(questions.len().min(AT_ONCE) * CONNECTIONS);
     let at_once = connections.count() / CONNECTIONS;
-    let capabilities = *capabilities;
     let answers = wait::until(each(questions, at_once, move |(at, question)| {
         let store = store.clone();
         async move {
@@ -167,8 +178,8 @@ pub fn note_missing(examined: &[Examined]) -> Result<()> {
     Ok(())
 }
 
-/// What the store was seen to enforce; what is not recorded counts as not enforced.
-pub fn recorded_capabilities() -> Result<Capabilities> {
+/// What the store was seen to enforce, if all of it is on record.
+pub fn recorded_capabilities() -> Result<Option<Capabilities>> {
     let config = config::current()?;
     let recorded: Option<JsonB> = catalog::as_owner(|| {
         catalog::read(
@@ -177,5 +188,7 @@ pub fn recorded_capabilities() -> Result<Capabilities> {
             |rows| Ok(rows.first().get_one()?),
         )
     })?;
-    Ok(recorded.and_then(|json| serde_json::from_value(json.0).ok()).unwrap_or_default())
+    Ok(recorded
+        .and_then(|json| serde_json::from_value(json.0).ok())
+        .filter(|capabilities: &Capabilities| capabilities.unsigned.is_some()))
 }

@@ -58,6 +58,8 @@ struct Named {
     physical_name: String,
     object_key: String,
     create_only: bool,
+    /// Whether uploads carry a mark, if it is known from making the bucket ready.
+    marked: Option<bool>,
 }
 
 /// Inserts the request as the caller, shares an object the caller can already read, or signs a URL.
@@ -129,6 +131,7 @@ fn insert(bucket: pgrx::Uuid, declared: &Declared<'_>, metadata: &Jsonb) -> Resu
                             physical_name,
                             object_key,
                             create_only: row.get(5)?.unwrap_or(false),
+                            marked: None,
                         }),
                         _ => None,
                     },
@@ -153,7 +156,8 @@ fn place(opened: &mut [Opened], bucket: pgrx::Uuid, declared: &[Declared<'_>]) -
         let placed = Placed::new(&bucket, &ready, digest.as_ref(), &id);
         (opened.created_at, opened.expires_at) = record_place(opened.id, &placed)?;
         let Placed { physical_name, object_key, create_only, .. } = placed;
-        opened.place = Some(Named { physical_name, object_key, create_only });
+        opened.place =
+            Some(Named { physical_name, object_key, create_only, marked: Some(ready.ready.marked) });
     }
     Ok(())
 }
@@ -259,9 +263,12 @@ fn sign(opened: &Opened, declared: &Declared<'_>) -> Result<(String, JsonB, Time
     let content_type = ContentType::parse(declared.content_type)?;
     let digest = declared.sha256.map(Digest::parse_hex).transpose()?;
     let config = config::current()?;
-    let marked = match cache::marked(&config.endpoint, &place.physical_name) {
+    let marked = match place.marked.or_else(|| cache::marked(&config.endpoint, &place.physical_name)) {
         Some(marked) => marked,
-        None => recorded_capabilities()?.marked(),
+        None => match recorded_capabilities()? {
+            Some(recorded) => recorded.marked(),
+            None => provision::try_out(&config, &place.physical_name)?.marked(),
+        },
     };
     let id = Uuid::from_bytes(*opened.id.as_bytes());
     let headers = signed_headers(

@@ -160,7 +160,8 @@ async fn in_place(
         (store.head(bucket, key).await?, None)
     };
     let Some(head) = head else { return Ok(None) };
-    if let Some(finding) = wrong_size(expected, head.size) {
+    if let Some(finding) = foreign(expected, head.mark.as_deref()).or_else(|| wrong_size(expected, head.size))
+    {
         return Ok(Some(finding));
     }
     let finding = match head.sha256 {
