@@ -2,6 +2,7 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use pg_storage_tests::flow::{self, Ticket, Upload};
+use pg_storage_tests::orphans::{Orphan, grow_old, scan};
 use pg_storage_tests::scene::remote;
 use pg_storage_tests::{
     Cluster, Fault, FaultyStore, Garage, LocalStore, Options, Scene, Stop, StoreAccess, eventually, http,
@@ -246,5 +247,118 @@ fn fast_shutdown_waits_neither_for_idle_sessions_that_used_the_store_nor_for_sta
                 local_store(local);
             }
         }
+    }
+}
+
+/// A backend dies while the server brings bytes in itself; what came of it is as after a ROLLBACK.
+fn kill_while_bringing(access: &StoreAccess, calls: &[(&str, &str)]) {
+    let cluster = own(remote(access));
+    let scene = Scene::on(cluster, access);
+    let store = FaultyStore::before(&access.endpoint);
+    scene.set("pg_storage.endpoint", &store.endpoint());
+    scene.set("pg_storage.deletion_delay", "0");
+    let mut ada = scene.user("ada");
+    let bytes = flow::some_bytes("brought", 50_000);
+    let file = Upload::declared(&bytes).complete(&mut ada, &bytes).file_id;
+    // Both buckets are ready.
+    Upload::declared(b"ready").to("public").complete(&mut ada, b"ready");
+    collect(&scene);
+    let physical: Vec<String> = ["private", "public"]
+        .map(|key| {
+            scene.value(&format!(
+                "SELECT physical_name FROM storage.buckets WHERE owner_id = 'ada' AND key = '{key}'"
+            ))
+        })
+        .into();
+    for (call, at) in calls {
+        let call = format!("SELECT storage.{}", call.replace("{file}", &file));
+        let before = scene.rows();
+        store.set(at, Fault::Silent);
+        let mut dying = scene.try_session("ada", "default", false).unwrap();
+        let pid: i32 = dying.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0);
+        let bringing = std::thread::spawn({
+            let call = call.clone();
+            move || dying.batch_execute(&call)
+        });
+        store.wait_for_caller();
+        let restarted = restarts(cluster);
+        process::signal(pid.unsigned_abs(), "KILL");
+        bringing.join().unwrap().unwrap_err();
+        wait_for_recovery(cluster, restarted);
+        store.heal();
+        assert_eq!(scene.rows(), before, "{call} {at}");
+        let mut ada = scene.try_session("ada", "default", false).unwrap();
+        flow::assert_downloads(&mut ada, &file, &bytes);
+        // What was brought and not recorded is found and removed.
+        grow_old();
+        physical.iter().for_each(|name| drop(scan(&scene, name, true)));
+        collect(&scene);
+        for name in &physical {
+            // Other clusters of these tests have buckets of the same name on this store.
+            let ours = |orphan: &Orphan| orphan.kind != "foreign_object";
+            assert!(!scan(&scene, name, false).iter().any(ours), "{call} {at}");
+        }
+        // It is as easy as before to do it.
+        ada.batch_execute(&call).unwrap_or_else(|error| panic!("{call}: {:?}", error.as_db_error()));
+        ada.batch_execute(&format!("SELECT storage.move_file('{file}', 'private')")).unwrap();
+        collect(&scene);
+        flow::assert_downloads(&mut ada, &file, &bytes);
+    }
+}
+
+fn collect(scene: &Scene) {
+    eventually("the end of the queue", LIMIT, || {
+        scene.superuser().batch_execute("UPDATE storage.object_deletions SET not_before = now()").unwrap();
+        scene.maintain();
+        (scene.value::<i64>("SELECT count(*) FROM storage.object_deletions") == 0).then_some(())
+    });
+}
+
+#[test]
+fn a_backend_killed_while_it_brings_bytes_in_leaves_files_as_they_were() {
+    let calls = [
+        ("put_file('private', 'a.txt', 'put and killed', 'text/plain')", "PUT /"),
+        ("put_file('private', 'b.txt', 'put and killed later', 'text/plain')", "HEAD /"),
+        ("copy_file('{file}', 'public')", "PUT /"),
+        ("set_file_access('{file}', 'public')", "GET /"),
+    ];
+    kill_while_bringing(LocalStore::shared().access(), &calls);
+    kill_while_bringing(
+        Garage::shared().access(),
+        &[
+            ("put_file('private', 'c.txt', 'put and killed there', 'text/plain')", "GET /"),
+            ("set_file_access('{file}', 'public')", "GET /"),
+        ],
+    );
+}
+
+#[test]
+fn an_answer_that_is_lost_while_bytes_are_brought_in_is_no_success_and_no_harm() {
+    let access = LocalStore::shared().access();
+    let cluster = own(remote(access));
+    let scene = Scene::on(cluster, access);
+    let store = FaultyStore::before(&access.endpoint);
+    scene.set("pg_storage.endpoint", &store.endpoint());
+    scene.set("pg_storage.request_timeout", "2s");
+    let mut ada = scene.user("ada");
+    let file = Upload::declared(b"answered").complete(&mut ada, b"answered").file_id;
+    Upload::declared(b"ready").to("public").complete(&mut ada, b"ready");
+    for (call, at) in [
+        ("put_file('private', 'a.txt', 'put', 'text/plain')", "HEAD /"),
+        ("copy_file('{file}', 'public')", "PUT /"),
+        ("set_file_access('{file}', 'public')", "GET /"),
+        ("get_file('{file}')", "GET /"),
+    ] {
+        let call = format!("SELECT storage.{}", call.replace("{file}", &file));
+        for fault in [Fault::ReplyLost, Fault::Denied, Fault::InternalError, Fault::Truncated] {
+            let before = scene.rows();
+            store.set(at, fault);
+            let refusal = pg_storage_tests::refused(ada.batch_execute(&call));
+            assert_eq!(refusal.sqlstate, "58030", "{call} {fault:?}: {refusal:?}");
+            store.heal();
+            assert_eq!(scene.rows(), before, "{call} {fault:?}");
+        }
+        ada.batch_execute(&call).unwrap();
+        flow::assert_downloads(&mut ada, &file, b"answered");
     }
 }
