@@ -44,23 +44,26 @@ pub fn copy(
 /// `FILE_NOT_FOUND`, also where the caller may not change it, `PATH_TAKEN`, those of a request for an upload to another
 /// bucket, and those of the store.
 pub fn relocate(file: pgrx::Uuid, bucket: Option<pgrx::Uuid>, path: Option<&str>) -> Result<()> {
-    let here = readable(file)?;
-    let to = bucket.unwrap_or(here.bucket);
     // An earlier version that goes to another path is a file of its own there, as in another bucket.
-    let parts = !here.is_current && path.is_some_and(|path| here.path.as_deref() != Some(path));
-    let to = Some(to).filter(|to| *to != here.bucket || parts);
-    // As the caller, who must be allowed to change it; and nobody else does until the transaction ends. To another
-    // bucket the path is held against those there.
-    let path_here = if to.is_none() { path.or(here.path.as_deref()) } else { here.path.as_deref() };
+    let leaves = |here: &Readable| {
+        let parts = !here.is_current && path.is_some_and(|path| here.path.as_deref() != Some(path));
+        let to = bucket.unwrap_or(here.bucket);
+        (to != here.bucket || parts).then_some(to)
+    };
+    // As the caller, who must be allowed to change it; and nobody else does until the transaction ends. Where it leaves,
+    // its path is held against those there.
+    let path_here = if leaves(&readable(file)?).is_some() { None } else { path };
     let changed = catalog::write(
-        "UPDATE storage.files SET path = $2 WHERE id OPERATOR(pg_catalog.=) $1",
+        "UPDATE storage.files SET path = COALESCE($2, path) WHERE id OPERATOR(pg_catalog.=) $1",
         &[file.into(), path_here.into()],
         |rows| Ok(rows.len()),
     )?;
     if changed == 0 {
         return Err(not_found(file));
     }
-    let Some(to) = to else { return Ok(()) };
+    // It may have been moved while this waited for it.
+    let here = readable(file)?;
+    let Some(to) = leaves(&here) else { return Ok(()) };
     let kept = held(file)?;
     let own = open(&here, to, &here.filename, path.or(here.path.as_deref()))?;
     let (key, etag) = if kept.serves(&own, to)? {

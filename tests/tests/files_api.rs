@@ -559,9 +559,9 @@ fn a_move_and_an_upload_to_one_path_make_no_two_current_files() {
 fn two_moves_of_one_file_follow_each_other() {
     let scene = Scene::local();
     let mut ada = scene.user("ada");
-    let file = put(&mut ada, "private", b"tossed", None);
+    let file = put(&mut ada, "private", b"tossed", Some("from"));
     ada.batch_execute("BEGIN").unwrap();
-    made(&mut ada, &format!("set_file_access('{file}', 'public')"));
+    made(&mut ada, &format!("move_file('{file}', 'public', 'over')"));
     let second = format!("SELECT storage.move_file('{file}', 'temp')");
     behind(&scene, &mut ada, "COMMIT", second).unwrap();
     collect(&scene);
