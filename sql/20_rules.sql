@@ -161,17 +161,7 @@ COMMENT ON FUNCTION storage_private.admit_upload() IS 'Trigger: validates an upl
 CREATE TRIGGER admit_upload BEFORE INSERT ON storage.upload_requests
 FOR EACH ROW WHEN (NEW.expires_at IS NULL) EXECUTE FUNCTION storage_private.admit_upload();
 
--- Definer: those who upload have no business in the ledgers. After the insert and so after the policies: whoever may not
--- upload is told that, and nothing of what others have.
-CREATE FUNCTION storage_private.limit_upload() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-    PERFORM storage_private.keep_limits(NEW.id, NEW.bucket_id, NEW.tenant_id, NEW.owner_id, NEW.size, NEW.path);
-    RETURN NULL;
-END $$;
-COMMENT ON FUNCTION storage_private.limit_upload() IS 'Trigger: refuses an upload request that goes beyond a limit, else reserves its room and spends its turn. Errors: PATH_TAKEN, TOO_MANY_PENDING_UPLOADS, QUOTA_EXCEEDED, RATE_LIMIT.';
-
+-- After the insert and so after the policies: whoever may not upload is told that, and nothing of what others have.
 CREATE TRIGGER limit_upload AFTER INSERT ON storage.upload_requests
 FOR EACH ROW EXECUTE FUNCTION storage_private.limit_upload();
 

@@ -17,8 +17,8 @@ COMMENT ON FUNCTION storage_private.validate_file(text, text) IS
 'Refuses a file name or path that breaks the rules. Errors: INVALID_FILENAME, INVALID_PATH.';
 COMMENT ON FUNCTION storage_private.admit(uuid, text, text, bigint, text, text, interval) IS
 'Validates what is declared of a file to come, in a bucket that the caller can see, and chooses the trusted columns of its upload request. Asks no store and makes nothing ready: without a place before the first use.';
-COMMENT ON FUNCTION storage_private.keep_limits(uuid, uuid, text, text, bigint, text) IS
-'Refuses an upload request that goes beyond a limit, else reserves its room and spends its turn; nothing to do for one that was not admitted in this transaction. Errors: PATH_TAKEN, TOO_MANY_PENDING_UPLOADS, QUOTA_EXCEEDED, RATE_LIMIT.';
+COMMENT ON FUNCTION storage_private.limit_upload() IS
+'Trigger: refuses an upload request that was admitted in this transaction and goes beyond a limit, else reserves its room and spends its turn. Errors: PATH_TAKEN, TOO_MANY_PENDING_UPLOADS, QUOTA_EXCEEDED, RATE_LIMIT.';
 COMMENT ON FUNCTION storage_private.open_upload(uuid, text, text, bigint, text, text, jsonb, interval) IS
 'Inserts an upload request as the caller and gives the ticket for it.';
 COMMENT ON FUNCTION storage_private.open_uploads(uuid, text[], text[], bigint[], text[], text[], jsonb[]) IS

@@ -19,11 +19,11 @@ mod storage_private {
     use crate::bucket::Bucket;
     use crate::clock::Moment;
     use crate::download::{self, Wish};
-    use crate::error::{Failure, OrRaise, Result};
+    use crate::error::{self, Failure, OrRaise};
     use crate::files::contents::{self, New};
     use crate::files::{listing, places, search};
     use crate::json::Jsonb;
-    use crate::limits::{self, Request};
+    use crate::limits;
     use crate::orphans::{self, Repair};
     use crate::provision::{self, Ask};
     use crate::upload::{self, Declared, Ticket, Wanted};
@@ -132,7 +132,7 @@ mod storage_private {
         check_origins(allowed_origins).or_raise();
     }
 
-    fn check_origins(origins: Option<Vec<Option<String>>>) -> std::result::Result<(), Invalid> {
+    fn check_origins(origins: Option<Vec<Option<String>>>) -> Result<(), Invalid> {
         origins
             .into_iter()
             .flatten()
@@ -170,18 +170,12 @@ mod storage_private {
     }
 
     /// Keeps the limits of an upload request that was just inserted.
-    #[pg_extern(volatile)]
-    fn keep_limits(
-        upload_id: Uuid,
-        bucket_id: Uuid,
-        tenant_id: &str,
-        owner_id: &str,
-        size: i64,
-        path: Option<&str>,
-    ) {
-        let id = uuid::Uuid::from_bytes(*upload_id.as_bytes());
-        let request = Request { id, bucket: bucket_id, tenant: tenant_id, user: owner_id, size, path };
-        limits::keep(&request).or_raise();
+    #[pg_trigger]
+    fn limit_upload<'a>(
+        trigger: &'a PgTrigger<'a>,
+    ) -> Result<Option<PgHeapTuple<'a, AllocatedByPostgres>>, PgTriggerError> {
+        limits::inserted(trigger).or_raise();
+        Ok(None)
     }
 
     /// Validates what is declared of a file to come and chooses the trusted columns of its upload request.
@@ -533,7 +527,7 @@ mod storage_private {
         ))
     }
 
-    fn read_back(bucket_id: Uuid) -> Result<(String, serde_json::Value)> {
+    fn read_back(bucket_id: Uuid) -> error::Result<(String, serde_json::Value)> {
         let bucket = Bucket::visible(bucket_id)?;
         let config = config::current()?;
         let physical = provision::physical_name(&config, &bucket)?;

@@ -24,6 +24,8 @@ pub struct Bucket {
     pub allowed_mime_types: Vec<String>,
     /// Largest file in bytes.
     pub max_file_size: Option<i64>,
+    /// Whether the number or the sum of its files is limited.
+    pub has_quota: bool,
     /// Lifetime of upload URLs.
     pub upload_url_ttl: Option<Interval>,
 }
@@ -35,7 +37,8 @@ impl Bucket {
     /// `BUCKET_NOT_FOUND`, in the same words whether it is absent or hidden.
     pub fn visible(id: pgrx::Uuid) -> Result<Self> {
         catalog::read(
-            "SELECT b.tenant_id, b.key, b.access::pg_catalog.text, b.physical_name, b.allowed_mime_types, b.max_file_size, b.upload_url_ttl
+            "SELECT b.tenant_id, b.key, b.access::pg_catalog.text, b.physical_name, b.allowed_mime_types, b.max_file_size, b.upload_url_ttl,
+                    b.max_total_size IS NOT NULL OR b.max_file_count IS NOT NULL
              FROM storage.buckets b WHERE b.id OPERATOR(pg_catalog.=) $1 AND b.deleted_at IS NULL",
             &[id.into()],
             |rows| {
@@ -54,6 +57,7 @@ impl Bucket {
                     allowed_mime_types: row.get::<Vec<Option<String>>>(5)?.unwrap_or_default().into_iter().flatten().collect(),
                     max_file_size: row.get(6)?,
                     upload_url_ttl: row.get(7)?,
+                    has_quota: row.get(8)?.unwrap_or(false),
                 })
             },
         )

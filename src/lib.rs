@@ -65,7 +65,7 @@ extension_sql_file!("../sql/25_settlement.sql", name = "settlement", requires = 
 extension_sql_file!("../sql/26_room.sql", name = "room", requires = ["settlement"]);
 extension_sql_file!("../sql/27_events.sql", name = "events", requires = ["room"]);
 extension_sql_file!("../sql/28_provisioning.sql", name = "provisioning", requires = ["events"]);
-extension_sql_file!("../sql/20_rules.sql", name = "rules", requires = ["provisioning"]);
+extension_sql_file!("../sql/20_rules.sql", name = "rules", requires = ["provisioning", limit_upload]);
 extension_sql_file!("../sql/30_policies.sql", name = "policies", requires = ["rules"]);
 extension_sql_file!(
     "../sql/31_own_policies.sql",
@@ -102,7 +102,7 @@ extension_sql_file!(
         validate_origins,
         validate_file,
         admit,
-        keep_limits,
+        limit_upload,
         open_upload,
         open_uploads,
         confirm,

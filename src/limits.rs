@@ -4,85 +4,98 @@
 //! Kept after the row was inserted: whoever may not insert it is told that, and nothing of what others have.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use pg_storage_core::error::Token;
 use pgrx::fn_call::{Arg, fn_call};
-use pgrx::{Uuid, pg_sys};
+use pgrx::{PgTrigger, Uuid, pg_sys};
 
+use crate::bucket::Bucket;
 use crate::error::{Failure, Result};
-use crate::{catalog, guc, rate};
+use crate::{catalog, guc, identity, rate};
 
 thread_local! {
-    /// Requests that were admitted and not yet inserted. Rows of a restore are not among them: those were limited once.
-    static ADMITTED: RefCell<Admitted> = const { RefCell::new(Admitted { began: 0, requests: BTreeSet::new() }) };
+    static PENDING: RefCell<Pending> = const { RefCell::new(Pending { began: 0, requests: BTreeMap::new() }) };
 }
 
-struct Admitted {
-    /// When their transaction began.
+/// Requests that were admitted and not yet inserted. Rows of a restore are not among them: those were limited once.
+struct Pending {
+    /// When their transaction began. Those of an earlier one that are left over were never inserted.
     began: pg_sys::TimestampTz,
-    requests: BTreeSet<uuid::Uuid>,
+    requests: BTreeMap<uuid::Uuid, Request>,
 }
 
-/// Has the limits of a request kept once it is inserted.
-pub fn note(request: uuid::Uuid) {
+/// An admitted request, as far as limits concern it.
+struct Request {
+    bucket: Uuid,
+    tenant: String,
+    size: i64,
+    path: Option<String>,
+    has_quota: bool,
+}
+
+/// Has the limits of a request kept once it is inserted, if there are any.
+pub fn keep_later(request: uuid::Uuid, bucket: &Bucket, size: i64, path: Option<&str>) {
+    // A transaction with one snapshot may have begun before the bucket had a quota; others already count on it.
+    let has_quota = bucket.has_quota || catalog::keeps_one_snapshot();
+    let limited = path.is_some() || guc::MAX_PENDING_UPLOADS.get() > 0 || guc::UPLOAD_RATE.get() > 0;
+    if !limited && !has_quota {
+        return;
+    }
+    let limits = Request {
+        bucket: bucket.id_datum(),
+        tenant: bucket.tenant.clone(),
+        size,
+        path: path.map(str::to_owned),
+        has_quota,
+    };
     let began = catalog::transaction_began();
-    ADMITTED.with_borrow_mut(|admitted| {
-        if admitted.began != began {
-            *admitted = Admitted { began, requests: BTreeSet::new() };
+    PENDING.with_borrow_mut(|pending| {
+        if pending.began != began {
+            *pending = Pending { began, requests: BTreeMap::new() };
         }
-        admitted.requests.insert(request);
+        pending.requests.insert(request, limits);
     });
 }
 
-/// Whether a request was admitted here and not yet asked about.
-fn admitted(request: uuid::Uuid) -> bool {
-    ADMITTED.with_borrow_mut(|admitted| admitted.requests.remove(&request))
-}
-
-/// An inserted request, as far as limits concern it.
-pub struct Request<'a> {
-    /// Its identity.
-    pub id: uuid::Uuid,
-    /// Its bucket.
-    pub bucket: Uuid,
-    /// The tenant.
-    pub tenant: &'a str,
-    /// Whose upload it is.
-    pub user: &'a str,
-    /// Bytes.
-    pub size: i64,
-    /// Path in the bucket.
-    pub path: Option<&'a str>,
+/// Keeps the limits of the request that was just inserted: `PATH_TAKEN`, `TOO_MANY_PENDING_UPLOADS`, `QUOTA_EXCEEDED`,
+/// `RATE_LIMIT`.
+pub fn inserted(trigger: &PgTrigger<'_>) -> Result<()> {
+    if PENDING.with_borrow(|pending| pending.requests.is_empty()) {
+        return Ok(());
+    }
+    let id = trigger.new().and_then(|row| row.get_by_name::<Uuid>("id").ok().flatten());
+    let id = id.ok_or_else(|| Failure::internal("an inserted upload request has no id"))?;
+    let id = uuid::Uuid::from_bytes(*id.as_bytes());
+    match PENDING.with_borrow_mut(|pending| pending.requests.remove(&id)) {
+        Some(request) => keep(&request),
+        None => Ok(()),
+    }
 }
 
 /// Refuses an upload that goes beyond a limit, else reserves its room and spends its turn.
 ///
 /// The rate comes last: whom another limit refuses loses no turn.
-///
-/// # Errors
-/// `PATH_TAKEN`, `TOO_MANY_PENDING_UPLOADS`, `QUOTA_EXCEEDED`, `RATE_LIMIT`.
-pub fn keep(request: &Request<'_>) -> Result<()> {
-    if !admitted(request.id) {
-        return Ok(());
-    }
-    if request.path.is_some() {
+fn keep(request: &Request) -> Result<()> {
+    if let Some(path) = &request.path {
         catalog::run_as_owner(
             "SELECT storage_private.check_path($1, $2, $3)",
-            &[request.bucket.into(), request.path.into(), request.user.into()],
+            &[request.bucket.into(), path.as_str().into(), identity::user()?.into()],
         )?;
     }
     if guc::MAX_PENDING_UPLOADS.get() > 0 {
-        check_pending(request.tenant, request.user, i64::from(guc::MAX_PENDING_UPLOADS.get()))?;
+        check_pending(&request.tenant, &identity::user()?, i64::from(guc::MAX_PENDING_UPLOADS.get()))?;
     }
-    // Asked now: the row holds its bucket by now, so whoever gives it a first quota waits for this transaction or was seen.
-    if has_quota_now(request.bucket)? {
+    if request.has_quota && (!catalog::keeps_one_snapshot() || has_quota_now(request.bucket)?) {
         catalog::run_as_owner(
             "SELECT storage_private.check_room($1, $2)",
             &[request.bucket.into(), request.size.into()],
         )?;
     }
-    rate::spend(request.tenant, request.user)
+    if guc::UPLOAD_RATE.get() > 0 {
+        rate::spend(&request.tenant, &identity::user()?)?;
+    }
+    Ok(())
 }
 
 fn has_quota_now(bucket: Uuid) -> Result<bool> {

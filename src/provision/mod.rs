@@ -110,7 +110,6 @@ pub fn ensure(bucket: &Bucket, ask: Ask) -> Result<Place> {
     if first && catalog::keeps_one_snapshot() {
         // Its snapshot does not show that record, so it could not be brought up to date here. Whoever is next does.
         record_capabilities(&config, &capabilities)?;
-        cache::put(&config.endpoint, &wanted.name, ready, seen);
         return finish(bucket, wanted, ready);
     }
     match record(&config, &wanted, &known, &origins, &report, &capabilities, ask)? {

@@ -135,7 +135,7 @@ pub fn admit(bucket: &Bucket, declared: &Declared<'_>) -> Result<Admission> {
     catalog::run_as_owner("SELECT storage_private.record_installation()", &[])?;
     let id = installation::maker().upload_id();
     let place = provision::known(bucket)?.map(|place| Placed::new(bucket, &place, digest.as_ref(), &id));
-    limits::note(id);
+    limits::keep_later(id, bucket, declared.size, declared.path);
     let created_at = Moment::now();
     Ok(Admission {
         id,

@@ -153,7 +153,6 @@ fn every_function_pins_its_search_path_or_has_no_use_for_one() {
             "storage_private.bring_origins",
             "storage_private.check_file",
             "storage_private.keep_full_bucket",
-            "storage_private.limit_upload",
             "storage_private.queue_deleted_files",
             "storage_private.queue_deleted_requests",
             "storage_private.reapply_origins",

@@ -237,19 +237,13 @@ LANGUAGE c /* Rust */
 AS 'MODULE_PATHNAME', 'admit_wrapper';
 /* </end connected objects> */
 
--- src/api.rs:169
--- pg_storage::api::storage_private::keep_limits
-CREATE  FUNCTION storage_private."keep_limits"(
-	"upload_id" uuid, /* Uuid */
-	"bucket_id" uuid, /* Uuid */
-	"tenant_id" TEXT, /* & str */
-	"owner_id" TEXT, /* & str */
-	"size" bigint, /* i64 */
-	"path" TEXT /* Option < & str > */
-) RETURNS void
-VOLATILE
-LANGUAGE c /* Rust */
-AS 'MODULE_PATHNAME', 'keep_limits_wrapper';
+/* <begin connected objects> */
+-- src/api.rs:173
+-- pg_storage::api::storage_private::limit_upload
+CREATE FUNCTION storage_private."limit_upload"()
+	RETURNS TRIGGER
+	LANGUAGE c
+	AS 'MODULE_PATHNAME', 'limit_upload_wrapper';
 /* </end connected objects> */
 
 /* <begin connected objects> */
@@ -2063,17 +2057,7 @@ COMMENT ON FUNCTION storage_private.admit_upload() IS 'Trigger: validates an upl
 CREATE TRIGGER admit_upload BEFORE INSERT ON storage.upload_requests
 FOR EACH ROW WHEN (NEW.expires_at IS NULL) EXECUTE FUNCTION storage_private.admit_upload();
 
--- Definer: those who upload have no business in the ledgers. After the insert and so after the policies: whoever may not
--- upload is told that, and nothing of what others have.
-CREATE FUNCTION storage_private.limit_upload() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-    PERFORM storage_private.keep_limits(NEW.id, NEW.bucket_id, NEW.tenant_id, NEW.owner_id, NEW.size, NEW.path);
-    RETURN NULL;
-END $$;
-COMMENT ON FUNCTION storage_private.limit_upload() IS 'Trigger: refuses an upload request that goes beyond a limit, else reserves its room and spends its turn. Errors: PATH_TAKEN, TOO_MANY_PENDING_UPLOADS, QUOTA_EXCEEDED, RATE_LIMIT.';
-
+-- After the insert and so after the policies: whoever may not upload is told that, and nothing of what others have.
 CREATE TRIGGER limit_upload AFTER INSERT ON storage.upload_requests
 FOR EACH ROW EXECUTE FUNCTION storage_private.limit_upload();
 
@@ -3591,8 +3575,8 @@ COMMENT ON FUNCTION storage_private.validate_file(text, text) IS
 'Refuses a file name or path that breaks the rules. Errors: INVALID_FILENAME, INVALID_PATH.';
 COMMENT ON FUNCTION storage_private.admit(uuid, text, text, bigint, text, text, interval) IS
 'Validates what is declared of a file to come, in a bucket that the caller can see, and chooses the trusted columns of its upload request. Asks no store and makes nothing ready: without a place before the first use.';
-COMMENT ON FUNCTION storage_private.keep_limits(uuid, uuid, text, text, bigint, text) IS
-'Refuses an upload request that goes beyond a limit, else reserves its room and spends its turn; nothing to do for one that was not admitted in this transaction. Errors: PATH_TAKEN, TOO_MANY_PENDING_UPLOADS, QUOTA_EXCEEDED, RATE_LIMIT.';
+COMMENT ON FUNCTION storage_private.limit_upload() IS
+'Trigger: refuses an upload request that was admitted in this transaction and goes beyond a limit, else reserves its room and spends its turn. Errors: PATH_TAKEN, TOO_MANY_PENDING_UPLOADS, QUOTA_EXCEEDED, RATE_LIMIT.';
 COMMENT ON FUNCTION storage_private.open_upload(uuid, text, text, bigint, text, text, jsonb, interval) IS
 'Inserts an upload request as the caller and gives the ticket for it.';
 COMMENT ON FUNCTION storage_private.confirm(uuid) IS

