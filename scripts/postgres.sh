@@ -4,7 +4,7 @@
 # Makes a relocated copy of the system's PostgreSQL under RUN_DIR/$1 unless an up-to-date one is there, and sets
 # TREE_PG_CONFIG and TREE_BIN. Installing the extension into the copy touches nothing outside the checkout.
 private_tree() {
-  local system tree=$RUN_DIR/$1 directory include
+  local system tree=${RUN_DIR:?source env.sh first}/${1:?a name for the tree} directory include
   system=$(system_pg_config) || die "PostgreSQL $PG_MAJOR with its server headers is not installed: run 'make install-deps'"
   TREE_PG_CONFIG=$tree$("$system" --bindir)/pg_config
   TREE_BIN=$(dirname "$TREE_PG_CONFIG")
@@ -17,7 +17,7 @@ private_tree() {
   # The copies keep their absolute paths below the tree: PostgreSQL finds its parts relative to its own binary.
   for directory in "$("$system" --bindir)" "$("$system" --pkglibdir)" "$("$system" --sharedir)"; do
     mkdir -p "$tree.partial$directory"
-    cp -a "$directory/." "$tree.partial$directory/"
+    cp -a "${directory:?}/." "$tree.partial$directory/"
   done
   include=$("$system" --includedir)
   mkdir -p "$tree.partial$(dirname "$include")"

@@ -148,7 +148,7 @@ BEGIN
 
     IF upload.path IS NOT NULL THEN
         -- Two uploads to one path would otherwise both see the same predecessor.
-        PERFORM pg_advisory_xact_lock(hashtextextended(upload.bucket_id || '/' || upload.path, 1));
+        PERFORM storage_private.hold_lock(hashtextextended(upload.bucket_id || '/' || upload.path, 1));
         SELECT * INTO taken FROM storage.files f
         WHERE f.bucket_id = upload.bucket_id AND f.path = upload.path AND f.is_current FOR NO KEY UPDATE;
         IF taken.owner_id <> upload.owner_id THEN
@@ -199,7 +199,7 @@ BEGIN
 
     IF b.dedup <> 'off' AND b.access <> 'temp' THEN
         -- Of two confirmations of the same bytes the second waits here and then finds the first's object.
-        PERFORM pg_advisory_xact_lock(hashtextextended(encode(accept_upload.sha256, 'hex') || b.tenant_id, 2));
+        PERFORM storage_private.hold_lock(hashtextextended(encode(accept_upload.sha256, 'hex') || b.tenant_id, 2));
         SELECT o.id INTO target
         FROM storage.objects o JOIN storage.buckets ob ON ob.id = o.bucket_id
         WHERE o.sha256 = accept_upload.sha256 AND o.physical_name = upload.physical_name AND o.content_type = upload.content_type
@@ -239,7 +239,7 @@ BEGIN
         SELECT DISTINCT hashtextextended(p.bucket || '/' || p.path, 1)
         FROM unnest(buckets, paths) AS p(bucket, path) WHERE p.path IS NOT NULL ORDER BY 1
     LOOP
-        PERFORM pg_advisory_xact_lock(lock_key);
+        PERFORM storage_private.hold_lock(lock_key);
     END LOOP;
 END $$;
 COMMENT ON FUNCTION storage_private.lock_paths(uuid[], text[]) IS 'The locks of finish_upload() for many files, in the order of their keys.';
@@ -256,7 +256,7 @@ BEGIN
         JOIN storage.upload_requests u ON u.id = v.id JOIN storage.buckets b ON b.id = u.bucket_id
         WHERE b.dedup <> 'off' AND b.access <> 'temp' ORDER BY 1
     LOOP
-        PERFORM pg_advisory_xact_lock(lock_key);
+        PERFORM storage_private.hold_lock(lock_key);
     END LOOP;
     PERFORM storage_private.lock_paths(array_agg(u.bucket_id), array_agg(u.path)) FROM storage.upload_requests u WHERE u.id = ANY (upload_ids);
 END $$;

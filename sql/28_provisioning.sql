@@ -51,10 +51,10 @@ DECLARE
     current boolean;
 BEGIN
     IF wait THEN
-        -- First the row, which others lock without the advisory lock and then ask for that.
+        -- First the row, which others lock without our lock and then ask for that.
         PERFORM FROM storage.physical_buckets p WHERE p.name = physical FOR NO KEY UPDATE;
-        PERFORM pg_advisory_xact_lock(lock_key);
-    ELSIF NOT pg_try_advisory_xact_lock(lock_key) THEN
+        PERFORM storage_private.hold_lock(lock_key);
+    ELSIF NOT storage_private.try_hold_lock(lock_key) THEN
         RETURN 'left';
     ELSE
         PERFORM FROM storage.physical_buckets p WHERE p.name = physical FOR NO KEY UPDATE SKIP LOCKED;
@@ -63,7 +63,7 @@ BEGIN
         END IF;
     END IF;
     -- Tells those who cannot see the row yet; whoever holds it holds the lock above as well.
-    PERFORM pg_advisory_xact_lock(hashtextextended(physical || '/' || bucket_access, 3));
+    PERFORM storage_private.hold_lock(hashtextextended(physical || '/' || bucket_access, 3));
     INSERT INTO storage.physical_buckets AS p
         (name, tenant_id, access, fixed, key_prefix, endpoint, state, desired_generation, applied_generation, steps, allowed_origins,
          provisioned_at)
@@ -94,7 +94,7 @@ BEGIN
     SELECT * INTO a FROM jsonb_to_record(attempt) AS r(
         name text, tenant_id text, access storage.bucket_access, fixed boolean, key_prefix text, endpoint text,
         steps jsonb, error text, failed_at double precision);
-    IF NOT pg_try_advisory_xact_lock(hashtextextended(a.name, 3)) THEN
+    IF NOT storage_private.try_hold_lock(hashtextextended(a.name, 3)) THEN
         RETURN;
     END IF;
     PERFORM FROM storage.physical_buckets p WHERE p.name = a.name FOR NO KEY UPDATE SKIP LOCKED;
@@ -121,7 +121,7 @@ CREATE FUNCTION storage_private.record_capabilities(store text, observed jsonb) 
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    IF NOT pg_try_advisory_xact_lock(hashtextextended(store, 4)) THEN
+    IF NOT storage_private.try_hold_lock(hashtextextended(store, 4)) THEN
         RETURN false;
     END IF;
     INSERT INTO storage.store_capabilities AS c (endpoint, capabilities) VALUES (store, observed)
@@ -138,29 +138,22 @@ DECLARE
     candidate storage.bucket_access;
 BEGIN
     FOREACH candidate IN ARRAY enum_range(NULL::storage.bucket_access) LOOP
-        IF NOT pg_try_advisory_lock(hashtextextended(physical || '/' || candidate, 3)) THEN
+        IF storage_private.is_locked(hashtextextended(physical || '/' || candidate, 3)) THEN
             RETURN candidate;
         END IF;
-        PERFORM pg_advisory_unlock(hashtextextended(physical || '/' || candidate, 3));
     END LOOP;
     RETURN NULL;
 END $$;
 COMMENT ON FUNCTION storage_private.access_being_recorded(text) IS 'The one access of a physical bucket that another open transaction is recording; NULL: none is.';
 
--- Session-level locks, because asking must not make others believe that this transaction records anything. The row
--- comes last: only whoever finds all of it free goes on to write it.
+-- The row comes last: only whoever finds all of it free goes on to write it.
 CREATE FUNCTION storage_private.is_being_recorded(physical text, store text) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
-DECLARE
-    lock_key bigint;
 BEGIN
-    FOREACH lock_key IN ARRAY ARRAY[hashtextextended(physical, 3), hashtextextended(store, 4)] LOOP
-        IF NOT pg_try_advisory_lock(lock_key) THEN
-            RETURN true;
-        END IF;
-        PERFORM pg_advisory_unlock(lock_key);
-    END LOOP;
+    IF storage_private.is_locked(hashtextextended(physical, 3)) OR storage_private.is_locked(hashtextextended(store, 4)) THEN
+        RETURN true;
+    END IF;
     PERFORM FROM storage.physical_buckets p WHERE p.name = physical FOR NO KEY UPDATE SKIP LOCKED;
     RETURN NOT FOUND AND EXISTS (SELECT FROM storage.physical_buckets p WHERE p.name = physical);
 END $$;

@@ -135,9 +135,9 @@ DECLARE
     lock_key bigint := hashtextextended(physical, 11);
 BEGIN
     IF NOT wait THEN
-        RETURN pg_try_advisory_xact_lock(lock_key);
+        RETURN storage_private.try_hold_lock(lock_key);
     END IF;
-    PERFORM pg_advisory_xact_lock(lock_key);
+    PERFORM storage_private.hold_lock(lock_key);
     RETURN true;
 END $$;
 COMMENT ON FUNCTION storage_private.hold_reconciliation(text, boolean) IS

@@ -218,7 +218,7 @@ BEGIN
         SELECT DISTINCT hashtextextended(p.bucket || '/' || p.path, 1)
         FROM unnest(buckets, paths) AS p(bucket, path) WHERE p.path IS NOT NULL ORDER BY 1
     LOOP
-        PERFORM pg_advisory_xact_lock(lock_key);
+        PERFORM storage_private.hold_lock(lock_key);
     END LOOP;
 END $$;
 COMMENT ON FUNCTION storage_private.lock_paths(uuid[], text[]) IS 'The locks of finish_upload() for many files, in the order of their keys.';
@@ -235,7 +235,7 @@ BEGIN
         JOIN storage.upload_requests u ON u.id = v.id JOIN storage.buckets b ON b.id = u.bucket_id
         WHERE b.dedup <> 'off' AND b.access <> 'temp' ORDER BY 1
     LOOP
-        PERFORM pg_advisory_xact_lock(lock_key);
+        PERFORM storage_private.hold_lock(lock_key);
     END LOOP;
     PERFORM storage_private.lock_paths(array_agg(u.bucket_id), array_agg(u.path)) FROM storage.upload_requests u WHERE u.id = ANY (upload_ids);
 END $$;
@@ -545,7 +545,7 @@ BEGIN
     SELECT c.access = 'public' INTO was_public FROM storage.buckets c WHERE c.id = here.bucket_id;
 
     IF upload.path IS NOT NULL THEN
-        PERFORM pg_advisory_xact_lock(hashtextextended(upload.bucket_id || '/' || upload.path, 1));
+        PERFORM storage_private.hold_lock(hashtextextended(upload.bucket_id || '/' || upload.path, 1));
         IF EXISTS (SELECT FROM storage.files f WHERE f.bucket_id = upload.bucket_id AND f.path = upload.path AND f.is_current) THEN
             PERFORM storage_private.refuse('PATH_TAKEN', 'another file has this path',
                 format('Path %s in bucket %s.', upload.path, upload.bucket_id),

@@ -24,6 +24,7 @@ mod storage_private {
     use crate::files::{listing, places, search};
     use crate::json::Jsonb;
     use crate::limits;
+    use crate::lock::{self, On};
     use crate::orphans::{self, Repair};
     use crate::provision::{self, Ask};
     use crate::upload::{self, Declared, Ticket, Wanted};
@@ -31,6 +32,24 @@ mod storage_private {
         bucket_deletion, cache, config, diagnose, guc, identity, maintenance, operation, preload, session,
         wait, worker,
     };
+
+    /// Holds a lock of ours until the transaction ends.
+    #[pg_extern(volatile)]
+    fn hold_lock(key: i64) {
+        lock::hold(On::Key(key));
+    }
+
+    /// Holds a lock of ours until the transaction ends, unless another session has it.
+    #[pg_extern(volatile)]
+    fn try_hold_lock(key: i64) -> bool {
+        lock::try_hold(On::Key(key))
+    }
+
+    /// Whether another session has a lock of ours.
+    #[pg_extern(volatile)]
+    fn is_locked(key: i64) -> bool {
+        lock::is_held(On::Key(key))
+    }
 
     /// The caller's user id as the claims say it.
     #[pg_extern(stable, parallel_safe)]

@@ -211,33 +211,3 @@ impl Drop for Latest {
         }
     }
 }
-
-/// A session-level advisory lock, given back when dropped: at the end of the network call it guards, not at commit.
-pub struct SessionLock(i64);
-
-impl SessionLock {
-    /// Waits for the lock under PostgreSQL's rules.
-    pub fn acquire(key: i64) -> Self {
-        // SAFETY: a built-in function of one bigint that returns void.
-        unsafe { pgrx::direct_function_call_as_datum(pg_sys::pg_advisory_lock_int8, &[key.into_datum()]) };
-        Self(key)
-    }
-
-    /// The lock, unless somebody has it.
-    pub fn try_acquire(key: i64) -> Result<Option<Self>> {
-        // SAFETY: a built-in function of one bigint that returns a boolean.
-        let got = unsafe {
-            pgrx::direct_function_call::<bool>(pg_sys::pg_try_advisory_lock_int8, &[key.into_datum()])
-        };
-        Ok(got.unwrap_or(false).then_some(Self(key)))
-    }
-}
-
-impl Drop for SessionLock {
-    fn drop(&mut self) {
-        // SAFETY: as above; releasing a session lock needs no transaction and is allowed while an ERROR unwinds.
-        unsafe {
-            pgrx::direct_function_call_as_datum(pg_sys::pg_advisory_unlock_int8, &[self.0.into_datum()]);
-        }
-    }
-}

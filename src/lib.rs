@@ -10,6 +10,7 @@
 //! - [`operation`]: what is asked for, as policies are told
 //! - [`limits`], [`rate`]: what a request is refused for though nothing is wrong with it
 //! - [`installation`]: which database this is
+//! - [`lock`]: what sessions line up behind
 //! - [`json`]: what callers keep with a file
 //! - [`guc`], [`config`], [`session`]: settings, the same as one valid whole, and the client and signer made from them
 //! - [`cache`]: which physical buckets are known to be ready
@@ -40,6 +41,7 @@ mod identity;
 mod installation;
 mod json;
 mod limits;
+mod lock;
 mod maintenance;
 mod operation;
 mod orphans;
@@ -62,7 +64,7 @@ extension_sql_file!("../sql/05_identity.sql", name = "identity", requires = [cla
 extension_sql_file!("../sql/10_tables.sql", name = "tables", requires = ["identity"]);
 extension_sql_file!("../sql/15_installation.sql", name = "installation", requires = ["tables"]);
 extension_sql_file!("../sql/25_settlement.sql", name = "settlement", requires = ["installation"]);
-extension_sql_file!("../sql/26_room.sql", name = "room", requires = ["settlement"]);
+extension_sql_file!("../sql/26_room.sql", name = "room", requires = ["settlement", hold_lock]);
 extension_sql_file!("../sql/27_events.sql", name = "events", requires = ["room"]);
 extension_sql_file!("../sql/28_provisioning.sql", name = "provisioning", requires = ["events"]);
 extension_sql_file!("../sql/20_rules.sql", name = "rules", requires = ["provisioning", limit_upload]);
@@ -103,6 +105,9 @@ extension_sql_file!(
         validate_file,
         admit,
         limit_upload,
+        hold_lock,
+        try_hold_lock,
+        is_locked,
         open_upload,
         open_uploads,
         confirm,

@@ -6,11 +6,12 @@ use pgrx::JsonB;
 use super::apply::{Unready, apply};
 use super::record::{Known, Recorded, record};
 use super::wanted::Wanted;
-use super::{Ask, lock_key, ready, servers, wanted_origins};
+use super::{Ask, lock_on, ready, servers, wanted_origins};
 use crate::cache::{self, At};
-use crate::catalog::{self, SessionLock};
+use crate::catalog;
 use crate::config::{self, Config};
 use crate::error::Result;
+use crate::lock::SessionLock;
 use crate::maintenance::{Report, Scope};
 
 /// Tries each physical bucket that is due once. One that fails is due later and stops no other.
@@ -56,8 +57,7 @@ fn due(config: &Config) -> Result<Vec<Wanted>> {
 
 /// Brings one physical bucket to what is wanted; `false` when it is still not so.
 fn bring(scope: Scope, config: &Config, wanted: Wanted) -> Result<bool> {
-    let Some(lock) = scope.step(|| SessionLock::try_acquire(lock_key(&config.endpoint, &wanted.name)))?
-    else {
+    let Some(lock) = SessionLock::try_acquire(lock_on(&config.endpoint, &wanted.name)) else {
         // A session that needs it is at it.
         return Ok(false);
     };

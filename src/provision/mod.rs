@@ -1,6 +1,6 @@
 //! First use: from a logical bucket to a physical one that is ready, with one provisioning however many ask.
 //!
-//! Warm, this is one look into the cache. Cold, sessions line up behind an advisory lock that is given back when the
+//! Warm, this is one look into the cache. Cold, sessions line up behind a lock that is given back when the
 //! store has answered; everything here is deterministic and idempotent, because the store has no ROLLBACK.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -11,9 +11,10 @@ use pg_storage_store::provision::Report;
 
 use crate::bucket::Bucket;
 use crate::cache::{self, At, Ready};
-use crate::catalog::{self, SessionLock};
+use crate::catalog;
 use crate::config::{self, Config};
 use crate::error::Result;
+use crate::lock::{On, SessionLock};
 use crate::preload;
 use crate::worker;
 
@@ -69,7 +70,7 @@ pub fn ensure(bucket: &Bucket, ask: Ask) -> Result<Place> {
     }
     // What a copy made there, the original would take for orphans.
     catalog::run_as_owner("SELECT storage_private.require_ownership()", &[])?;
-    let lock = SessionLock::acquire(lock_key(&config.endpoint, &wanted.name));
+    let lock = SessionLock::acquire(lock_on(&config.endpoint, &wanted.name));
     if let Some(ready) = cached(&config, bucket, &mut wanted, ask)? {
         return finish(bucket, wanted, ready);
     }
@@ -252,12 +253,12 @@ fn hash<T: Hash + ?Sized>(value: &T) -> u64 {
 }
 
 /// The same for every build of this library: sessions of an old and a new one line up behind the same lock.
-fn lock_key(endpoint: &str, name: &str) -> i64 {
+fn lock_on(endpoint: &str, name: &str) -> On {
     let mut hasher = digest::Hasher::new();
     for part in ["pg_storage provisioning", endpoint, name] {
         hasher.update(&(part.len() as u64).to_be_bytes());
         hasher.update(part.as_bytes());
     }
     let [a, b, c, d, e, f, g, h, ..] = *hasher.finish().as_bytes();
-    i64::from_be_bytes([a, b, c, d, e, f, g, h])
+    On::Key(i64::from_be_bytes([a, b, c, d, e, f, g, h]))
 }

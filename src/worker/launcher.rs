@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 
 use pgrx::prelude::*;
 
+use super::maintainer;
 use super::process::{self, Farewell};
-use super::{maintainer, presence};
 use crate::guc;
+use crate::lock::{self, On};
 
 const NAME: &CStr = c"pg_storage launcher";
 
@@ -127,7 +128,7 @@ impl Worker {
 
 /// Starts a worker; `None` when there is no room for it, or a worker that is not this launcher's.
 fn start(database: pg_sys::Oid, complained: &mut bool) -> Option<Worker> {
-    if presence::held(database) {
+    if lock::is_held(On::Worker(database)) {
         return None;
     }
     match maintainer::register(database, None) {

@@ -12,9 +12,10 @@ use pgrx::datum::TimestampWithTimeZone;
 use pgrx::prelude::*;
 
 use super::process::{self, Farewell, surviving};
-use super::{presence, wake};
+use super::wake;
 use crate::clock::Moment;
 use crate::error::{Failure, Result};
+use crate::lock::{self, On};
 use crate::maintenance::{self, Report, Scope, TASKS};
 use crate::{catalog, guc};
 
@@ -53,7 +54,7 @@ pub fn register(
 pub fn start() -> Result<i32> {
     // SAFETY: a plain read of a process-local variable.
     let database = unsafe { pg_sys::MyDatabaseId };
-    if presence::held(database) {
+    if lock::is_held(On::Worker(database)) {
         return Err(Failure::new(Token::WorkerRunning, "a worker runs in this database already")
             .detail("One is enough, and a second would leave at once.")
             .hint("storage.worker_state shows it; pg_terminate_backend() ends it."));
@@ -67,7 +68,7 @@ pub fn start() -> Result<i32> {
     // SAFETY: the handle that the registration gave.
     let status = unsafe { pg_sys::WaitForBackgroundWorkerStartup(handle, &mut pid) };
     let mut running = status == pg_sys::BgwHandleStatus::BGWH_STARTED;
-    while running && !presence::held(database) {
+    while running && !lock::is_held(On::Worker(database)) {
         pause(Duration::from_millis(20));
         // SAFETY: as above.
         running = unsafe { pg_sys::GetBackgroundWorkerPid(handle, &mut pid) }
@@ -99,7 +100,7 @@ pub extern "C-unwind" fn pg_storage_worker_main(argument: pg_sys::Datum) {
     let database = pg_sys::Oid::from(argument.value() as u32);
     connect(database);
     let contest = Instant::now();
-    while !presence::claim(database) {
+    while !lock::keep(On::Worker(database)) {
         if contest.elapsed() > CONTEST {
             return;
         }

