@@ -16,7 +16,7 @@ CREATE FUNCTION storage.operation() RETURNS text
 LANGUAGE sql STABLE PARALLEL RESTRICTED
 RETURN storage_private.asked_operation();
 COMMENT ON FUNCTION storage.operation() IS
-'What is asking, for policies: sign while download_url(), download_urls(), files_download_url() and public_url() look for the file, and an upload for bytes to share; upload while request_upload_url() inserts its request; list while a listing function looks for files; else read, as in every statement of the caller''s own. INSERT, UPDATE and DELETE are told apart by the command of the policy. Nobody can set it.';
+'What is asking, for policies: sign while download_url(), download_urls(), files_download_url() and public_url() look for the file, and an upload for bytes to share; upload while a request is inserted, and while confirm_upload(), abort_upload() and their like look for it to end it; list while a listing function looks for files; else read, as in every statement of the caller''s own. INSERT, UPDATE and DELETE are told apart by the command of the policy. Nobody can set it.';
 
 CREATE TABLE storage_private.policies (
     name       text PRIMARY KEY,
@@ -64,6 +64,8 @@ AS $$
                  ('sign', 'SELECT', '{files}'),
                  ('upload', 'INSERT', '{upload_requests,buckets,tenant_settings}'),
                  ('move', 'UPDATE', '{files,buckets,tenant_settings,events}'),
+                 -- What ends a request is no statement of whoever asks for it.
+                 ('move', 'SELECT', '{upload_requests}'),
                  ('delete', 'DELETE', '{files,upload_requests,buckets,tenant_settings}')) AS c(command, sql, targets)
     JOIN pg_class t ON t.relnamespace = 'storage'::regnamespace AND t.relkind = 'r'
     WHERE c.command = $2 AND t.relname = $1 AND (c.targets IS NULL OR $1 = ANY (c.targets::text[]))
@@ -76,9 +78,14 @@ CREATE FUNCTION storage_private.create_own_policy(p storage_private.policies) RE
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    -- Of files, seeing the row is one thing, and finding it in a listing or reading its bytes another.
+    -- Of files, seeing the row is one thing, and finding it in a listing or reading its bytes another; of requests,
+    -- ending those of others.
     asked text := CASE WHEN p.target = 'files' AND p.command = 'read' THEN '(SELECT storage.operation()) NOT IN (''list'', ''sign'') AND '
                        WHEN p.command IN ('list', 'sign') THEN format('(SELECT storage.operation()) = %L AND ', p.command)
+                       WHEN p.target = 'upload_requests' AND p.command = 'move' THEN '(SELECT storage.operation()) = ''upload'' AND '
+                       WHEN p.target = 'upload_requests' AND p.command = 'read'
+                       THEN '((SELECT storage.operation()) <> ''upload'' OR tenant_id = (SELECT storage.current_tenant_id())'
+                            ' AND owner_id = (SELECT storage.current_user_id())) AND '
                        ELSE '' END;
 BEGIN
     PERFORM storage_private.validate_expression(e) FROM unnest(ARRAY[p.using_expr, p.check_expr]) e WHERE e IS NOT NULL;
@@ -128,11 +135,11 @@ BEGIN
     ELSIF storage_private.policy_command(target, command) IS NULL THEN
         PERFORM storage_private.refuse('INVALID_POLICY', 'there is no such policy', format('Command %L on %L.', command, target),
             'read: every table; list, sign: files; upload: upload_requests, buckets, tenant_settings; '
-            'move: files, buckets, tenant_settings, events; delete: files, upload_requests, buckets, tenant_settings.');
+            'move: files, upload_requests, buckets, tenant_settings, events; delete: files, upload_requests, buckets, tenant_settings.');
     ELSIF (command = 'upload') <> (using_expr IS NULL) OR (command = 'upload' AND check_expr IS NULL)
-          OR (command NOT IN ('upload', 'move') AND check_expr IS NOT NULL) THEN
+          OR ((command NOT IN ('upload', 'move') OR (target, command) = ('upload_requests', 'move')) AND check_expr IS NOT NULL) THEN
         PERFORM storage_private.refuse('INVALID_POLICY', 'the policy has not the expressions that its command takes',
-            format('Command %L.', command), 'upload takes check_expr; move takes using_expr and may take check_expr; the others take using_expr.');
+            format('Command %L.', command), 'upload takes check_expr; move takes using_expr and, but for upload_requests, may take check_expr; the others take using_expr.');
     END IF;
     SELECT string_agg(quote_nullable(r), ', ') INTO missing FROM unnest(coalesce(nullif(roles, '{}'), '{NULL}')) r
     WHERE r IS NULL OR (r <> 'public' AND NOT EXISTS (SELECT FROM pg_roles a WHERE a.rolname = r));
@@ -153,7 +160,7 @@ EXCEPTION
             'Names in expressions are qualified, except those of pg_catalog and the table''s columns.');
 END $$;
 COMMENT ON FUNCTION storage.add_policy(text, text, text, text, text, name[]) IS
-'Makes a policy that allows more, recorded so that dump and restore carry it. target: a table of the schema storage. command: read (see rows; of files neither list them by a listing function nor sign), list and sign (files alone: appear in listings; be given a URL), upload (INSERT: into upload_requests the permission to upload, into buckets that to make them), move (UPDATE: rename files, change buckets) or delete (DELETE). Changing or deleting a row takes read as well. using_expr: which rows; check_expr: which rows may come to be (upload, and move where it differs). Expressions are SQL over the table''s columns, with names qualified beyond pg_catalog; what they call runs with the rights of whoever asks. roles: whom it is for; public is everybody. storage.operation() says what is asking. The shipped policies stay beside it: see storage.enable_default_policies(). A restore needs the roles to exist. For the extension''s owner. Errors: INVALID_POLICY, POLICY_EXISTS.';
+'Makes a policy that allows more, recorded so that dump and restore carry it. target: a table of the schema storage. command: read (see rows; of files neither list them by a listing function nor sign), list and sign (files alone: appear in listings; be given a URL), upload (INSERT: into upload_requests the permission to upload, into buckets that to make them), move (UPDATE: rename files, change buckets; of upload_requests confirm and abort those of others) or delete (DELETE). Changing or deleting a row takes read as well. using_expr: which rows; check_expr: which rows may come to be (upload, and move where it differs). Expressions are SQL over the table''s columns, with names qualified beyond pg_catalog; what they call runs with the rights of whoever asks. roles: whom it is for; public is everybody. storage.operation() says what is asking. The shipped policies stay beside it: see storage.enable_default_policies(). A restore needs the roles to exist. For the extension''s owner. Errors: INVALID_POLICY, POLICY_EXISTS.';
 
 CREATE FUNCTION storage.drop_policy(name text) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp

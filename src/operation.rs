@@ -22,7 +22,7 @@ pub enum Operation {
     List,
     /// To hand out a URL that shows the bytes.
     Sign,
-    /// To bring bytes in.
+    /// To bring bytes in: to ask for an upload, or to end one.
     Upload,
 }
 

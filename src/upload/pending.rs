@@ -9,6 +9,7 @@ use super::admission::Placed;
 use crate::catalog;
 use crate::clock::Moment;
 use crate::error::{Failure, Result};
+use crate::operation::Operation;
 
 /// An upload request as it is now.
 pub struct Pending {
@@ -24,12 +25,12 @@ pub struct Pending {
     pub(super) kept_by: Option<String>,
 }
 
-/// The status of each of these uploads, all of which the caller can see.
+/// The status of each of these uploads, all of which the caller can see and end.
 ///
 /// # Errors
 /// `UPLOAD_NOT_FOUND`, in the same words whether one is absent or hidden.
 pub fn statuses(uploads: &[pgrx::Uuid]) -> Result<HashMap<[u8; 16], Status>> {
-    let found: HashMap<[u8; 16], Status> = catalog::read(
+    let found: HashMap<[u8; 16], Status> = Operation::Upload.during(|| catalog::read(
         "SELECT u.id, u.status::pg_catalog.text FROM storage.upload_requests u WHERE u.id OPERATOR(pg_catalog.=) ANY ($1)",
         &[uploads.to_vec().into()],
         |rows| {
@@ -40,7 +41,7 @@ pub fn statuses(uploads: &[pgrx::Uuid]) -> Result<HashMap<[u8; 16], Status>> {
             })
             .collect()
         },
-    )?;
+    ))?;
     let mut missing: Vec<String> = Vec::new();
     for upload in uploads.iter().filter(|upload| !found.contains_key(upload.as_bytes())) {
         let named = format!("'{upload}'");

@@ -44,9 +44,11 @@ impl Own {
     }
 
     fn bob(&self) -> Client {
-        self.scene
-            .database
-            .connect_as(&format!("{}_writer", self.scene.database.name()), &[("jwt.claims.user_id", "bob")])
+        self.writer("bob")
+    }
+
+    fn writer(&self, user: &str) -> Client {
+        self.scene.database.connect_as(&self.scene.writer, &[("jwt.claims.user_id", user)])
     }
 
     /// Which of the things one can do with ada's file work for bob, each tried and rolled back.
@@ -128,6 +130,33 @@ fn bytes_are_shared_with_those_alone_who_may_sign_them() {
 }
 
 #[test]
+fn seeing_an_upload_is_one_thing_and_ending_it_another() {
+    let own = Own::new();
+    own.add("upload_requests", "upload", "true");
+    let mut ada = own.writer("ada");
+    let bytes = b"somebody else's";
+    let ticket = Upload::of(bytes).to("shared").request(&mut ada);
+    assert_eq!(ticket.put(bytes).status, 200);
+    own.superuser("SELECT storage.drop_policy('see uploads')");
+    own.add("upload_requests", "read", "true");
+    let mut bob = own.bob();
+    assert_eq!(flow::recorded(&mut bob, &ticket.upload_id).outcome(), ("requested", None));
+    for refusal in [
+        refused(flow::try_confirm(&mut bob, &ticket.upload_id)),
+        refused(flow::try_confirm_all(&mut bob, &[&ticket.upload_id])),
+        refused(flow::abort(&mut bob, &ticket.upload_id)),
+    ] {
+        assert_eq!(refusal.code(), ("42704", "UPLOAD_NOT_FOUND"), "{refusal:?}");
+    }
+    assert_eq!(flow::recorded(&mut ada, &ticket.upload_id).outcome(), ("requested", None));
+    // Whoever asked may end what they see, and others may where a policy says so.
+    assert_eq!(flow::confirm(&mut ada, &ticket.upload_id).outcome(), ("uploaded", None));
+    let second = Upload::of(bytes).to("shared").request(&mut ada);
+    own.add("upload_requests", "move", "owner_id = 'ada'");
+    assert_eq!(flow::abort(&mut bob, &second.upload_id).unwrap().outcome(), ("aborted", Some("ABORTED")));
+}
+
+#[test]
 fn a_policy_is_for_the_roles_it_names() {
     let own = Own::new();
     let reader = own.scene.database.role("reader");
@@ -201,7 +230,7 @@ fn an_expression_runs_as_the_caller_and_never_as_the_owner() {
     let mut policies = 0;
     for (target, commands) in [
         ("files", &["read", "list", "sign", "move", "delete"][..]),
-        ("upload_requests", &["read", "upload", "delete"]),
+        ("upload_requests", &["read", "upload", "move", "delete"]),
         ("buckets", &["read", "move", "upload", "delete"]),
         ("objects", &["read"]),
         ("object_deletions", &["read"]),
@@ -215,7 +244,7 @@ fn an_expression_runs_as_the_caller_and_never_as_the_owner() {
             policies += 1;
         }
     }
-    assert_eq!(policies, 22);
+    assert_eq!(policies, 23);
     let mut bob = own.bob();
     let file = Upload::declared(b"mine").to("shared").at("mine").complete(&mut bob, b"mine").file_id;
     Upload::declared(b"mine").to("shared").request(&mut bob);
@@ -266,6 +295,7 @@ fn what_is_no_policy_is_refused_and_leaves_nothing() {
         ("'a', 'upload_requests', 'upload', 'true'", invalid),
         ("'a', 'upload_requests', 'upload', 'true', 'true'", invalid),
         ("'a', 'files', 'move', check_expr => 'true'", invalid),
+        ("'a', 'upload_requests', 'move', 'true', 'true'", invalid),
         ("'a', 'files', 'read', 'true', roles => '{no_such_role}'", invalid),
         ("'a', 'files', 'read', 'true', roles => '{}'", invalid),
         ("'a', 'files', 'read', 'true', roles => NULL", invalid),
