@@ -17,8 +17,10 @@ use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
 use pgrx::pg_sys::{self, AsPgCStr};
 use pgrx::prelude::*;
 
+mod connection;
 mod secret;
 
+pub use connection::check as check_connection;
 pub use secret::{ACCESS_KEY_ID, SECRET_ACCESS_KEY};
 
 /// How physical buckets are shared.

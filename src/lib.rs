@@ -25,6 +25,8 @@
 
 use pgrx::prelude::*;
 
+use crate::error::OrRaise;
+
 mod api;
 mod bucket;
 mod bucket_deletion;
@@ -144,6 +146,9 @@ extension_sql_file!("../sql/90_privileges.sql", name = "privileges", finalize);
 #[pg_guard]
 pub extern "C-unwind" fn _PG_init() {
     let preloading = preload::note();
+    if !preloading {
+        guc::check_connection().or_raise();
+    }
     guc::define(preloading);
     if preloading && !preload::binary_upgrade() {
         cache::install();

@@ -387,6 +387,59 @@ fn where_the_role_is_the_user_values_set_before_the_library_was_loaded_count_for
     }
 }
 
+/// A value that comes with the connection takes the place of those of the database and the role, and would be dropped for the
+/// built-in default: no claims may be believed and no limit forgotten because of that.
+#[test]
+fn a_connection_that_brings_settings_it_may_not_set_gets_nothing() {
+    let cluster = Cluster::start(Options::new().without_preload());
+    let database = cluster.database();
+    let [ada, bob] = roles_as_users(&database);
+    let ask = |role: &str, options: &str, statement: &str| {
+        let mut psql = cluster.client_program("psql");
+        psql.env("PGUSER", role).env("PGOPTIONS", format!("-c jwt.claims.user_id={ada} {options}"));
+        psql.args(["-XAqtd", database.name(), "-v", "VERBOSITY=verbose", "-c", statement]);
+        let output = psql.output().unwrap();
+        (
+            String::from_utf8(output.stdout).unwrap().trim().to_owned(),
+            String::from_utf8(output.stderr).unwrap(),
+        )
+    };
+    let who = "SELECT storage.current_user_id()";
+    assert_eq!(ask(&bob, "", who).0, bob);
+    for options in [
+        "-c pg_storage.identity_source=claims",
+        "-c pg_storage.tenant=acme",
+        "-c PG_Storage.Tenant=globex",
+        "-c pg_storage.max_file_size=1000000",
+        "-c pg_storage.nobody_knows=1",
+    ] {
+        for statement in [
+            who,
+            "SELECT storage.current_tenant_id()",
+            "SELECT count(*) FROM storage.files",
+            "SELECT storage.create_user_buckets('x')",
+            "RESET ALL; SELECT storage.current_user_id()",
+        ] {
+            let (answer, error) = ask(&bob, options, statement);
+            assert_eq!(answer, "", "{options} {statement}");
+            assert!(error.contains("42501: RBAC_FORBIDDEN: "), "{options} {statement}: {error}");
+            assert!(error.contains("DETAIL:") && error.contains("HINT:"), "{error}");
+        }
+        // It stays so, however often one tries.
+        let mut session = cluster.client_program("psql");
+        session.env("PGUSER", &bob).env("PGOPTIONS", options).args(["-XAqtd", database.name()]);
+        session.args(["-c", who, "-c", who, "-c", "DISCARD ALL", "-c", who]);
+        assert_eq!(String::from_utf8(session.output().unwrap().stdout).unwrap().trim(), "");
+    }
+    // Whoever may set it may bring it.
+    assert_eq!(ask("postgres", "-c pg_storage.tenant=acme", "SELECT storage.current_tenant_id()").0, "acme");
+    cluster
+        .connect("postgres", database.name())
+        .batch_execute(&format!("GRANT SET ON PARAMETER pg_storage.tenant TO {bob}"))
+        .unwrap();
+    assert_eq!(ask(&bob, "-c pg_storage.tenant=acme", "SELECT storage.current_tenant_id()").0, "acme");
+}
+
 /// The user is the role that PostgreSQL goes by: members may change to theirs, a definer's functions are the definer.
 /// The tenant is the session's.
 #[test]
