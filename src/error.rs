@@ -195,6 +195,7 @@ fn sqlstate(token: Token) -> PgSqlErrorCode {
         | Token::InvalidMetadata
         | Token::InvalidPageToken
         | Token::InvalidDelimiter
+        | Token::InvalidPart
         | Token::InvalidLimit
         | Token::InvalidPolicy
         | Token::ContentTypeNotAllowed

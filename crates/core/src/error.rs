@@ -47,6 +47,8 @@ tokens! {
     InvalidPageToken = "INVALID_PAGE_TOKEN",
     /// A delimiter was given where there are no folders.
     InvalidDelimiter = "INVALID_DELIMITER",
+    /// A size of parts is outside of what stores take, or a part has a number that the upload does not have.
+    InvalidPart = "INVALID_PART",
     /// A number of rows asked for is outside of what one call gives.
     InvalidLimit = "INVALID_LIMIT",
     /// A policy has no name, no table, no expression or no role that it could have.

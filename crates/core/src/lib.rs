@@ -19,6 +19,7 @@ pub mod lifetime;
 pub mod name;
 pub mod origin;
 pub mod page_token;
+pub mod parts;
 pub mod path;
 pub mod physical;
 pub mod policy;

@@ -117,13 +117,14 @@ pub struct Lifecycle {
     pub abort_multipart_days: u32,
 }
 
-/// The lifecycle of a bucket: temporary files go after a day, abandoned parts after a day everywhere.
+/// The lifecycle of a bucket: temporary files go after a day; parts everywhere after
+/// eight, because a request for an upload in parts may live for seven.
 pub fn lifecycle(access: Access) -> Lifecycle {
     let expire_days = match access {
         Access::Temp => Some(1),
         Access::Private | Access::Public => None,
     };
-    Lifecycle { expire_days, abort_multipart_days: 1 }
+    Lifecycle { expire_days, abort_multipart_days: 8 }
 }
 
 #[cfg(test)]
@@ -174,8 +175,8 @@ mod tests {
 
     #[test]
     fn only_temporary_objects_expire() {
-        assert_eq!(lifecycle(Access::Temp), Lifecycle { expire_days: Some(1), abort_multipart_days: 1 });
-        assert_eq!(lifecycle(Access::Private), Lifecycle { expire_days: None, abort_multipart_days: 1 });
-        assert_eq!(lifecycle(Access::Public), Lifecycle { expire_days: None, abort_multipart_days: 1 });
+        assert_eq!(lifecycle(Access::Temp), Lifecycle { expire_days: Some(1), abort_multipart_days: 8 });
+        assert_eq!(lifecycle(Access::Private), Lifecycle { expire_days: None, abort_multipart_days: 8 });
+        assert_eq!(lifecycle(Access::Public), Lifecycle { expire_days: None, abort_multipart_days: 8 });
     }
 }

@@ -57,9 +57,21 @@ impl Plainly {
         headers: &[(&str, String)],
         body: Vec<u8>,
     ) -> Result<(), StoreError> {
+        self.send("PUT", operation, url, headers, body).await
+    }
+
+    /// Sends `body` to `url` with exactly `headers`.
+    pub(crate) async fn send(
+        &self,
+        method: &str,
+        operation: &'static str,
+        url: &str,
+        headers: &[(&str, String)],
+        body: Vec<u8>,
+    ) -> Result<(), StoreError> {
         let invalid = |what: &str| StoreError::local(ErrorKind::Invalid, operation, what);
         let mut request = HttpRequest::new(SdkBody::from(body));
-        request.set_method("PUT").map_err(|_| invalid("not a method"))?;
+        request.set_method(method).map_err(|_| invalid("not a method"))?;
         request.set_uri(url).map_err(|_| invalid("the signed URL cannot be parsed"))?;
         for (name, value) in headers {
             request

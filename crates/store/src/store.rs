@@ -120,6 +120,54 @@ pub struct UploadPage {
     pub next: Option<(String, String)>,
 }
 
+/// A part of an unfinished multipart upload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Its number, from 1.
+    pub number: i32,
+    /// Its length in bytes.
+    pub size: u64,
+    /// Its entity tag as sent, quotes included.
+    pub etag: Option<String>,
+    /// The SHA-256 that it was sent with, where the store tells it.
+    pub sha256: Option<Digest>,
+}
+
+/// A page of the parts of an upload, in the order of their numbers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PartPage {
+    /// At most 1000 parts.
+    pub parts: Vec<Part>,
+    /// The number after which the next page begins; `None` after the last page.
+    pub next: Option<i32>,
+}
+
+/// Where an upload in parts goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Unfinished<'a> {
+    /// The bucket.
+    pub bucket: &'a str,
+    /// The key that it is to become.
+    pub key: &'a str,
+    /// Its identity at the store.
+    pub upload_id: &'a str,
+}
+
+/// Where the bytes of a copied part come from.
+#[derive(Clone, Copy, Debug)]
+pub struct Piece<'a> {
+    /// The bucket.
+    pub bucket: &'a str,
+    /// The object.
+    pub key: &'a str,
+    /// The entity tag that the object must have.
+    pub etag: Option<&'a str>,
+    /// The first byte.
+    pub from: u64,
+    /// How many.
+    pub len: u64,
+}
+
 /// The four switches of S3's public-access block.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct PublicAccessBlock {
@@ -223,6 +271,39 @@ pub trait Store: Send + Sync {
         prefix: &str,
         after: Option<&str>,
     ) -> impl Future<Output = Result<Page, StoreError>> + Send;
+
+    /// Begins a multipart upload; its identity. With `checksums`, each part has to come with its SHA-256. Sent once: what
+    /// a lost answer began would be nobody's.
+    fn create_multipart_upload(
+        &self,
+        bucket: &str,
+        key: &str,
+        content_type: &str,
+        checksums: bool,
+    ) -> impl Future<Output = Result<String, StoreError>> + Send;
+
+    /// A page of the parts that have arrived; `after` is [`PartPage::next`] of the page before. `NotFound` if there is no
+    /// such upload, be it finished or aborted.
+    fn list_parts(
+        &self,
+        upload: Unfinished<'_>,
+        after: Option<i32>,
+    ) -> impl Future<Output = Result<PartPage, StoreError>> + Send;
+
+    /// Makes an object of exactly these parts. `NotFound` if there is no such upload.
+    fn complete_multipart_upload(
+        &self,
+        upload: Unfinished<'_>,
+        parts: &[Part],
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Copies a piece of an object within the store as part `number` of an upload; its entity tag.
+    fn copy_part(
+        &self,
+        upload: Unfinished<'_>,
+        number: i32,
+        piece: Piece<'_>,
+    ) -> impl Future<Output = Result<Option<String>, StoreError>> + Send;
 
     /// A page of the unfinished multipart uploads to keys that begin with `prefix`; `after` is [`UploadPage::next`] of
     /// the page before. `NotImplemented` where the store has none.

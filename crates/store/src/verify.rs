@@ -10,18 +10,18 @@ use pg_storage_core::agreement;
 use pg_storage_core::content_type::ContentType;
 use pg_storage_core::digest::Digest;
 
+use crate::copy::{Source, copy};
 use crate::error::{ErrorKind, StoreError};
 use crate::probe::{Capabilities, Support};
 use crate::store::{HEAD_BYTES, HashOutcome, ObjectHash, Store};
-
-/// The largest object that one `CopyObject` takes (AWS: 5 GiB).
-const MAX_COPY: u64 = 5 * 1024 * 1024 * 1024;
 
 /// What the upload promised.
 #[derive(Clone, Debug)]
 pub struct Expected {
     /// Its length in bytes.
     pub size: u64,
+    /// Whether it may have fewer: a form permits a range.
+    pub at_most: bool,
     /// Its SHA-256, if declared.
     pub sha256: Option<Digest>,
     /// Its content type.
@@ -106,7 +106,7 @@ pub async fn direct(
 /// Memory does not grow with the object, and reading stops beyond the promised size.
 ///
 /// # Errors
-/// `NoSuchBucket` if the bucket is gone, `Invalid` above 5 GiB, `Precondition` if the object was replaced before it was
+/// `NoSuchBucket` if the bucket is gone, `Precondition` if the object was replaced before it was
 /// copied, `NotFound` if the store reports a copy and then has none, and whatever the calls fail with.
 pub async fn staged(
     store: &impl Store,
@@ -116,10 +116,6 @@ pub async fn staged(
     expected: &Expected,
     capabilities: &Capabilities,
 ) -> Result<Finding, StoreError> {
-    if expected.size > MAX_COPY {
-        let message = "objects above 5 GiB cannot be copied in one piece";
-        return Err(StoreError::local(ErrorKind::Invalid, "CopyObject", message));
-    }
     let Some(head) = store.head(bucket, staging_key).await? else { return absent(store, bucket).await };
     if let Some(finding) = foreign(expected, head.mark.as_deref()).or_else(|| wrong_size(expected, head.size))
     {
@@ -134,8 +130,9 @@ pub async fn staged(
     let pin = head.etag.as_deref().filter(|_| honoured);
     // A mark has to be seen on what is kept, for the staging object may be another one by now.
     let replaced = expected.mark.is_none().then_some(content_type.as_str());
-    match store.copy(bucket, staging_key, bucket, final_key, pin, replaced).await {
-        Ok(_) => read(store, bucket, final_key, expected).await,
+    let source = Source { bucket, key: staging_key, size: head.size, etag: pin };
+    match copy(store, source, bucket, final_key, replaced).await {
+        Ok(()) => read(store, bucket, final_key, expected).await,
         // It went after the HEAD.
         Err(error) if error.kind == ErrorKind::NotFound => absent(store, bucket).await,
         Err(error) => Err(error),
@@ -189,7 +186,7 @@ fn plain(finding: Finding, expected: &Expected, encoding: Option<String>) -> Fin
 }
 
 /// What an object holds, by reading it.
-async fn read(
+pub(crate) async fn read(
     store: &impl Store,
     bucket: &str,
     key: &str,
@@ -202,7 +199,7 @@ async fn read(
 }
 
 /// Nothing at the key: not yet uploaded, or is the bucket itself gone?
-async fn absent(store: &impl Store, bucket: &str) -> Result<Finding, StoreError> {
+pub(crate) async fn absent(store: &impl Store, bucket: &str) -> Result<Finding, StoreError> {
     match store.head_bucket(bucket).await {
         Ok(false) => Err(StoreError::local(
             ErrorKind::NoSuchBucket,
@@ -249,10 +246,10 @@ fn verdict(typed: Typed, size: u64, sha256: Digest, etag: Option<String>) -> Fin
     }
 }
 
-fn wrong_size(expected: &Expected, found: u64) -> Option<Finding> {
+pub(crate) fn wrong_size(expected: &Expected, found: u64) -> Option<Finding> {
     match found {
         0 => Some(Finding::Empty),
-        _ if found != expected.size => Some(Finding::SizeMismatch { declared: expected.size, found }),
+        _ if found != expected.size && !(expected.at_most && found < expected.size) => Some(Finding::SizeMismatch { declared: expected.size, found }),
         _ => None,
     }
 }

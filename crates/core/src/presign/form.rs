@@ -5,6 +5,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::{Signer, Timestamp};
 use crate::content_type::ContentType;
@@ -22,6 +23,8 @@ pub struct Form<'a> {
     pub max_size: u64,
     /// How long the form lives, in seconds; see [`crate::lifetime::check_expiry`].
     pub expires: u32,
+    /// The upload's id, which the object then carries as metadata.
+    pub mark: Option<&'a Uuid>,
 }
 
 /// What the client posts: the fields in this order as `multipart/form-data`, then the file in a field `file`.
@@ -47,6 +50,9 @@ impl Signer {
             ("x-amz-credential", self.day_key(at).credential.clone()),
             ("x-amz-date", at.amz_date().to_owned()),
         ];
+        if let Some(mark) = form.mark {
+            fields.push(("x-amz-meta-upload", mark.to_string()));
+        }
         if let Some(token) = self.session_token() {
             fields.push(("x-amz-security-token", token.to_owned()));
         }
@@ -126,6 +132,7 @@ mod tests {
             content_type: &content_type,
             max_size: 10,
             expires: 900,
+            mark: Some(&Uuid::from_u128(7)),
         };
         let signed = signer(Some("token")).form(&form, Timestamp::from_unix(DAY));
         assert_eq!(signed.url, "https://b-1.s3.amazonaws.com/");
@@ -143,6 +150,7 @@ mod tests {
         assert!(conditions.contains(&json!({ "bucket": "b-1" })));
         assert!(conditions.contains(&json!(["content-length-range", 1, 10])));
         assert_eq!(field("x-amz-security-token"), "token");
+        assert_eq!(field("x-amz-meta-upload"), "00000000-0000-0000-0000-000000000007");
         assert_eq!(field("x-amz-credential"), "AKIAIOSFODNN7EXAMPLE/20151229/us-east-1/s3/aws4_request");
         let mut signature = [0; 64];
         let expected =

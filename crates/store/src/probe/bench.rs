@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use pg_storage_core::content_type::ContentType;
 use pg_storage_core::digest::Digest;
-use pg_storage_core::presign::{Method, Presign, Signer, Timestamp};
+use pg_storage_core::presign::{Form, Method, Presign, SignedForm, Signer, Timestamp};
 use pg_storage_core::upload::signed_headers;
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -89,13 +89,82 @@ impl<'a> Bench<'a> {
 
     /// Signs as if `age` seconds ago.
     pub(super) fn sign(&mut self, key: &str, headers: &Headers, expires: u32, age: i64) -> String {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let at = Timestamp::from_unix(i64::try_from(now).unwrap_or(i64::MAX) - age);
+        self.sign_with(key, headers, &[], expires, age)
+    }
+
+    fn sign_with(
+        &mut self,
+        key: &str,
+        headers: &Headers,
+        query: &[(&str, &str)],
+        expires: u32,
+        age: i64,
+    ) -> String {
         let headers: Vec<(&str, &str)> =
             headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let request =
-            Presign { method: Method::Put, bucket: self.bucket, key, expires, headers: &headers, query: &[] };
-        self.signer.url(&request, at)
+            Presign { method: Method::Put, bucket: self.bucket, key, expires, headers: &headers, query };
+        self.signer.url(&request, ago(age))
+    }
+
+    /// A URL to PUT a part of `size` bytes of an upload.
+    pub(super) fn part(&mut self, key: &str, upload_id: &str, number: i32, size: usize) -> Ticket {
+        let headers = vec![("content-length", size.to_string())];
+        let number = number.to_string();
+        let query = [("partNumber", number.as_str()), ("uploadId", upload_id)];
+        let url = self.sign_with(key, &headers, &query, 300, 0);
+        Ticket { key: key.to_owned(), url, headers }
+    }
+
+    /// A form for at most `max_size` bytes under a fresh key, made `age` seconds ago.
+    pub(super) fn form(
+        &mut self,
+        name: &str,
+        max_size: u64,
+        age: i64,
+    ) -> Result<(String, SignedForm), StoreError> {
+        let content_type = ContentType::parse("application/octet-stream")
+            .map_err(|error| StoreError::local(ErrorKind::Invalid, OPERATION, error.to_string()))?;
+        let key = self.key(name);
+        let form = Form {
+            bucket: self.bucket,
+            key: &key,
+            content_type: &content_type,
+            max_size,
+            expires: 60,
+            mark: None,
+        };
+        let signed = self.signer.form(&form, ago(age));
+        Ok((key, signed))
+    }
+
+    /// Posts a form with `body` as its file.
+    pub(super) async fn post(&mut self, form: &SignedForm, body: &[u8]) -> Result<Reply, StoreError> {
+        const BOUNDARY: &str = "pg-storage-trial";
+        let mut document = Vec::new();
+        for (name, value) in &form.fields {
+            let field = format!(
+                "--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n"
+            );
+            document.extend_from_slice(field.as_bytes());
+        }
+        let file = format!(
+            "--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"file\"; filename=\"trial\"\r\n\
+             Content-Type: application/octet-stream\r\n\r\n"
+        );
+        document.extend_from_slice(file.as_bytes());
+        document.extend_from_slice(body);
+        document.extend_from_slice(format!("\r\n--{BOUNDARY}--\r\n").as_bytes());
+        let headers = [
+            ("content-length", document.len().to_string()),
+            ("content-type", format!("multipart/form-data; boundary={BOUNDARY}")),
+        ];
+        let sent = self.sender(&form.url).send("POST", "form", &form.url, &headers, document).await;
+        match judge(sent, Reason::Signature) {
+            // A store without forms answers a POST to a bucket as it likes.
+            Err(error) if matches!(error.status, Some(404 | 405 | 411)) => Ok(Reply::Unknown),
+            reply => reply,
+        }
     }
 
     /// Sends `body` with the ticket's headers, but with the length it really has. Only a refusal for `reason` is one.
@@ -160,6 +229,12 @@ impl<'a> Bench<'a> {
             Arc::new(Plainly::new(url, store.connect_timeout(), store.request_timeout()))
         }))
     }
+}
+
+/// The time `age` seconds ago.
+fn ago(age: i64) -> Timestamp {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    Timestamp::from_unix(i64::try_from(now).unwrap_or(i64::MAX) - age)
 }
 
 fn judge(sent: Result<(), StoreError>, reason: Reason) -> Result<Reply, StoreError> {

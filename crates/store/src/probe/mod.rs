@@ -5,6 +5,8 @@
 //! nothing was stored. An answer about anything else, such as a throttle, proves nothing either way. Create-only is tried by concurrent writers too, because some servers pass two in a row.
 
 mod bench;
+mod forms;
+mod parts;
 mod reason;
 mod trials;
 
@@ -50,6 +52,12 @@ pub struct Capabilities {
     pub tampering: Support,
     /// An `x-amz-copy-source` that nobody signed does not make a copy of the upload. `None`: it was not tried.
     pub unsigned: Option<Support>,
+    /// A form is refused after a change to a field, with a file that is too long, and after its time. `None`: it was not
+    /// tried.
+    pub forms: Option<Support>,
+    /// An `x-amz-copy-source` that nobody signed does not make a part of an upload a copy of another object, and parts
+    /// can be listed and completed. `None`: it was not tried.
+    pub parts: Option<Support>,
 }
 
 impl Capabilities {
@@ -59,6 +67,24 @@ impl Capabilities {
     pub fn direct(&self) -> bool {
         let needed = [self.checksum, self.length, self.create_only, self.tampering];
         needed.iter().all(|&support| support == Support::Enforced) && self.unsigned == Some(Support::Enforced)
+    }
+
+    /// Whether everything was tried that is tried today.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.unsigned.is_some() && self.forms.is_some() && self.parts.is_some()
+    }
+
+    /// Whether uploads by form can be offered.
+    #[must_use]
+    pub fn has_forms(&self) -> bool {
+        self.forms == Some(Support::Enforced)
+    }
+
+    /// Whether uploads in parts can be offered: a part carries no mark, by which a copy could be told from it.
+    #[must_use]
+    pub fn has_parts(&self) -> bool {
+        self.parts == Some(Support::Enforced)
     }
 
     /// Whether uploads have to carry a mark, by which a copy of another object is told from them.

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::bench::{Bench, OPERATION, Reply, Ticket};
 use super::reason::Reason;
-use super::{Capabilities, Support};
+use super::{Capabilities, Support, forms, parts};
 use crate::error::{ErrorKind, StoreError};
 use crate::store::Store as _;
 
@@ -40,6 +40,8 @@ pub(super) async fn run(bench: &mut Bench<'_>) -> Result<Capabilities, StoreErro
         expiry: expiry(bench).await?,
         tampering: tampering(bench, with_sum, with_condition).await?,
         unsigned: Some(unsigned(bench, &control).await?),
+        forms: Some(forms::run(bench).await?),
+        parts: Some(parts::run(bench, &control, GOOD).await?),
     })
 }
 

@@ -6,6 +6,7 @@ mod call;
 mod convert;
 mod delete;
 mod list;
+mod multipart;
 mod read;
 mod store;
 

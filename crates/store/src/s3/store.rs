@@ -20,7 +20,10 @@ use super::convert::{
 };
 use super::read::{collect, hash, mark};
 use crate::error::{ErrorKind, StoreError};
-use crate::store::{HashOutcome, ObjectHead, Page, PublicAccessBlock, PutOptions, Store, UploadPage};
+use crate::store::{
+    HashOutcome, ObjectHead, Page, Part, PartPage, Piece, PublicAccessBlock, PutOptions, Store, Unfinished,
+    UploadPage,
+};
 
 /// The one region whose name AWS refuses as a location.
 const NAMELESS_REGION: &str = "us-east-1";
@@ -124,6 +127,37 @@ impl Store for S3Store {
 
     async fn list_page(&self, bucket: &str, prefix: &str, after: Option<&str>) -> Result<Page, StoreError> {
         self.list_objects(bucket, prefix, after).await
+    }
+
+    async fn create_multipart_upload(
+        &self,
+        bucket: &str,
+        key: &str,
+        content_type: &str,
+        checksums: bool,
+    ) -> Result<String, StoreError> {
+        self.begin_parts(bucket, key, content_type, checksums).await
+    }
+
+    async fn list_parts(&self, upload: Unfinished<'_>, after: Option<i32>) -> Result<PartPage, StoreError> {
+        self.parts_of(upload, after).await
+    }
+
+    async fn complete_multipart_upload(
+        &self,
+        upload: Unfinished<'_>,
+        parts: &[Part],
+    ) -> Result<(), StoreError> {
+        self.finish_parts(upload, parts).await
+    }
+
+    async fn copy_part(
+        &self,
+        upload: Unfinished<'_>,
+        number: i32,
+        piece: Piece<'_>,
+    ) -> Result<Option<String>, StoreError> {
+        self.copy_piece(upload, number, piece).await
     }
 
     async fn list_multipart_uploads(

@@ -109,6 +109,8 @@ async fn attempt(binary: &PathBuf, deadline: Instant) -> Option<Server> {
         expiry: Support::Enforced,
         tampering: Support::Enforced,
         unsigned: Some(Support::Enforced),
+        forms: Some(Support::Enforced),
+        parts: Some(Support::Enforced),
     };
     let fixture = Fixture {
         url: format!("http://127.0.0.1:{s3}"),

@@ -46,6 +46,8 @@ async fn start() -> Server {
         expiry: Support::Enforced,
         tampering: Support::Enforced,
         unsigned: Some(Support::Enforced),
+        forms: Some(Support::Enforced),
+        parts: Some(Support::Enforced),
     };
     let fixture = Fixture { url, region: "local", credentials, capabilities, has_policies: true };
     Server { fixture, serving: serving.abort_handle(), _root: root }

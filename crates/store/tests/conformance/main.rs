@@ -8,6 +8,7 @@ mod scratch;
 mod suite;
 mod suite_buckets;
 mod suite_multipart;
+mod suite_parts;
 mod suite_uploads;
 
 use std::time::Duration;
@@ -93,6 +94,12 @@ macro_rules! every_behaviour {
             },
             suite_multipart::{
                 unfinished_uploads_are_listed_and_aborted,
+            },
+            suite_parts::{
+                parts_become_one_object,
+                a_part_that_is_missing_can_still_be_sent,
+                an_upload_that_is_over_is_absent,
+                a_copy_in_parts_is_whole_and_pinned,
             },
             suite_uploads::{
                 the_probe_sees_what_the_store_does_and_leaves_nothing,

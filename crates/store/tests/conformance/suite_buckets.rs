@@ -83,7 +83,7 @@ pub async fn provisioning_twice_is_provisioning_once(fixture: &Fixture) {
     let Reading::Value(Some(lifecycle)) = &seen.lifecycle else { panic!("{seen:?}") };
     let rules = lifecycle.as_array().unwrap();
     assert!(rules.iter().any(|rule| rule["expire_days"] == 1), "{rules:?}");
-    assert!(rules.iter().any(|rule| rule["abort_multipart_days"] == 1), "{rules:?}");
+    assert!(rules.iter().any(|rule| rule["abort_multipart_days"] == 8), "{rules:?}");
 }
 
 pub async fn provisioning_at_the_same_time_succeeds_for_all(fixture: &Fixture) {

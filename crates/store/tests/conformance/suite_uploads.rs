@@ -14,6 +14,7 @@ const PDF: &[u8] = b"%PDF-1.7\nnot much of a document";
 fn expected(sha256: Option<Digest>) -> Expected {
     Expected {
         size: PDF.len() as u64,
+        at_most: false,
         sha256,
         content_type: ContentType::parse("application/pdf").unwrap(),
         check_bytes: true,

@@ -73,6 +73,10 @@ impl Fake {
         }
         match request.method.as_str() {
             "PUT" => self.put(vices, request),
+            // Neither forms nor uploads in parts.
+            "POST" if request.query != "delete" && !request.query.starts_with("delete=") => {
+                Reply::error(501, "NotImplemented")
+            }
             "POST" => {
                 self.objects.clear();
                 Reply::new(200).body("<DeleteResult/>")
@@ -188,7 +192,9 @@ async fn only_what_was_refused_without_a_trace_counts() {
             checksum,
             create_only,
             head_checksum: vices.echoes_sums,
-            unsigned: Some(Enforced),
+            unsigned: Some(Support::Enforced),
+            forms: Some(Refused),
+            parts: Some(Refused),
             // No signature is checked, and copies are never refused.
             ..Capabilities::default()
         };
@@ -252,6 +258,8 @@ async fn a_signed_header_that_is_left_out_must_be_missed() {
         expiry: Support::Enforced,
         tampering: Support::Enforced,
         unsigned: Some(Support::Enforced),
+        forms: Some(Support::Refused),
+        parts: Some(Support::Refused),
         ..Capabilities::default()
     };
     assert_eq!(outcome.unwrap(), good);

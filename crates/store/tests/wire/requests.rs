@@ -313,7 +313,7 @@ async fn lifecycle_rules_say_one_thing_each_and_abort_is_not_expiry() {
     server.store().put_lifecycle("b", "p/", &policy::lifecycle(Access::Temp)).await.unwrap();
     let bodies: Vec<String> =
         server.requests().iter().map(|r| String::from_utf8(r.body.clone()).unwrap()).collect();
-    let abort = "<AbortIncompleteMultipartUpload><DaysAfterInitiation>1</DaysAfterInitiation>";
+    let abort = "<AbortIncompleteMultipartUpload><DaysAfterInitiation>8</DaysAfterInitiation>";
     assert!(bodies[0].contains(abort) && !bodies[0].contains("<Expiration>"), "{}", bodies[0]);
     assert!(bodies[0].contains("<Prefix>p/</Prefix>"), "{}", bodies[0]);
     assert!(bodies[1].contains(abort) && bodies[1].contains("<Expiration><Days>1</Days></Expiration>"));

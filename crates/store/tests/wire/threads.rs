@@ -17,6 +17,7 @@ fn every_operation_can_be_sent_to_another_thread() {
     let store = S3Store::connect(config("http://127.0.0.1:1")).unwrap();
     let expected = Expected {
         size: 1,
+        at_most: false,
         sha256: None,
         content_type: ContentType::parse("a/b").unwrap(),
         check_bytes: true,

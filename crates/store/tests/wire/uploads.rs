@@ -19,6 +19,7 @@ pub fn other_png() -> Vec<u8> {
 pub fn expected(body: &[u8], content_type: &str) -> Expected {
     Expected {
         size: body.len() as u64,
+        at_most: false,
         sha256: Some(Digest::of(body)),
         content_type: ContentType::parse(content_type).unwrap(),
         check_bytes: true,

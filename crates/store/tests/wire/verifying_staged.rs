@@ -352,19 +352,3 @@ fn memory(field: &str) -> usize {
     let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
     line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
 }
-
-#[tokio::test]
-async fn what_cannot_be_copied_in_one_piece_is_said_before_anything_is_sent() {
-    let limit = 5 << 30;
-    let server = Swap::quiet(PNG, "image/png").start().await;
-    let huge = Expected { size: limit + 1, ..undeclared(PNG, "image/png") };
-    let outcome = staged(&server.store(), "b", "s", "f", &huge, &Capabilities::default()).await;
-    let error = outcome.unwrap_err();
-    assert_eq!(error.kind, ErrorKind::Invalid);
-    assert!(error.message.contains("5 GiB"), "{error}");
-    assert!(server.requests().is_empty());
-
-    let largest = Expected { size: limit, ..huge };
-    let outcome = check(&server, &largest, &Capabilities::default()).await;
-    assert_eq!(outcome, Ok(Finding::SizeMismatch { declared: limit, found: PNG.len() as u64 }));
-}
