@@ -83,6 +83,73 @@ COMMENT ON COLUMN storage.upload_spec.sha256 IS '64 lower-case hex, or NULL.';
 COMMENT ON COLUMN storage.upload_spec.path IS 'Path in the bucket, or NULL.';
 COMMENT ON COLUMN storage.upload_spec.metadata IS 'A JSON object; NULL: an empty one.';
 
+CREATE TYPE storage.upload_form AS (
+    upload_id  uuid,
+    file_id    uuid,
+    url        text,
+    fields     jsonb,
+    expires_at timestamptz
+);
+COMMENT ON TYPE storage.upload_form IS
+'What a client needs to upload by form: POST these fields, and after them the file in a field named file, as multipart/form-data to url before expires_at, then confirm upload_id.';
+COMMENT ON COLUMN storage.upload_form.upload_id IS 'What to confirm or abort.';
+COMMENT ON COLUMN storage.upload_form.file_id IS 'The id the file has once the upload is confirmed.';
+COMMENT ON COLUMN storage.upload_form.url IS 'Where to post it.';
+COMMENT ON COLUMN storage.upload_form.fields IS 'The fields of the form, exactly these; name to value. Whoever holds them may upload.';
+COMMENT ON COLUMN storage.upload_form.expires_at IS 'When the form ends.';
+
+CREATE TYPE storage.multipart_ticket AS (
+    upload_id    uuid,
+    file_id      uuid,
+    deduplicated boolean,
+    part_size    bigint,
+    part_count   integer,
+    expires_at   timestamptz
+);
+COMMENT ON TYPE storage.multipart_ticket IS
+'An upload in parts: sign_upload_parts() gives their URLs. When deduplicated, the file exists already and the rest is NULL.';
+COMMENT ON COLUMN storage.multipart_ticket.upload_id IS 'What to sign parts of, to confirm or to abort; nothing else is needed to resume.';
+COMMENT ON COLUMN storage.multipart_ticket.file_id IS 'The id the file has once the upload is confirmed; has at once when deduplicated.';
+COMMENT ON COLUMN storage.multipart_ticket.deduplicated IS 'True: the bytes were there already, the file exists, nothing is to be sent.';
+COMMENT ON COLUMN storage.multipart_ticket.part_size IS 'Bytes of each part but the last.';
+COMMENT ON COLUMN storage.multipart_ticket.part_count IS 'How many parts there are; they are numbered from 1.';
+COMMENT ON COLUMN storage.multipart_ticket.expires_at IS 'When the request ends, and with it every URL of its parts.';
+
+CREATE TYPE storage.signed_part AS (
+    part_number integer,
+    first_byte  bigint,
+    size        bigint,
+    method      text,
+    url         text,
+    headers     jsonb,
+    expires_at  timestamptz
+);
+COMMENT ON TYPE storage.signed_part IS
+'Where to send one part: size bytes of the file from first_byte on, with method to url with exactly these headers.';
+COMMENT ON COLUMN storage.signed_part.part_number IS 'Its number, from 1.';
+COMMENT ON COLUMN storage.signed_part.first_byte IS 'Where it begins in the file, from 0.';
+COMMENT ON COLUMN storage.signed_part.size IS 'Its bytes, exact.';
+COMMENT ON COLUMN storage.signed_part.method IS 'PUT.';
+COMMENT ON COLUMN storage.signed_part.url IS 'Where to send it; whoever holds it may send the part, also again.';
+COMMENT ON COLUMN storage.signed_part.headers IS 'The headers to send, exactly these; name to value.';
+COMMENT ON COLUMN storage.signed_part.expires_at IS 'When the URL ends.';
+
+CREATE TYPE storage.upload_part AS (
+    part_number integer,
+    first_byte  bigint,
+    size        bigint,
+    uploaded    boolean,
+    etag        text,
+    sha256      text
+);
+COMMENT ON TYPE storage.upload_part IS 'One part of an upload, and whether the store has it.';
+COMMENT ON COLUMN storage.upload_part.part_number IS 'Its number, from 1.';
+COMMENT ON COLUMN storage.upload_part.first_byte IS 'Where it begins in the file, from 0.';
+COMMENT ON COLUMN storage.upload_part.size IS 'Its bytes.';
+COMMENT ON COLUMN storage.upload_part.uploaded IS 'Whether the store has it in this size; true for all once the store has made them one object.';
+COMMENT ON COLUMN storage.upload_part.etag IS 'The store''s entity tag of what it has, mostly the MD5 of the part; else NULL.';
+COMMENT ON COLUMN storage.upload_part.sha256 IS 'The SHA-256 that it was sent with, 64 lower-case hex, where the store tells it.';
+
 CREATE TYPE storage.signed_url AS (
     file_id    uuid,
     url        text,

@@ -202,7 +202,7 @@ CREATE TABLE storage.upload_requests (
     final_key     text COLLATE "C",
     direct        boolean NOT NULL,
     create_only   boolean NOT NULL,
-    method        text NOT NULL DEFAULT 'PUT' CHECK (method IN ('PUT')),
+    method        text NOT NULL DEFAULT 'PUT' CHECK (method IN ('PUT', 'POST', 'MULTIPART')),
     status        storage.upload_status NOT NULL DEFAULT 'requested',
     reason        text,
     details       text,
@@ -212,6 +212,10 @@ CREATE TABLE storage.upload_requests (
     created_at    timestamptz NOT NULL DEFAULT now(),
     finished_at   timestamptz,
     claimed_until timestamptz,
+    part_size     bigint,
+    part_sums     boolean,
+    multipart_id  text,
+    CONSTRAINT upload_requests_parts CHECK ((method = 'MULTIPART') = (num_nulls(part_size, multipart_id) = 0)),
     CONSTRAINT upload_requests_placed CHECK (num_nulls(physical_name, object_key, final_key) IN (0, 3))
 );
 CREATE INDEX upload_requests_claimed ON storage.upload_requests (claimed_until) WHERE status = 'requested' AND claimed_until IS NOT NULL;
@@ -236,7 +240,7 @@ COMMENT ON COLUMN storage.upload_requests.object_key IS 'The key that the URL na
 COMMENT ON COLUMN storage.upload_requests.final_key IS 'The key the object will have; the same where uploads are direct. Else what that key begins with, and no URL names: each confirmation copies to a key of its own below it.';
 COMMENT ON COLUMN storage.upload_requests.direct IS 'True: the store enforces the declared digest and create-only, so the key is final. False: the key is staged; confirming copies the bytes and hashes the copy.';
 COMMENT ON COLUMN storage.upload_requests.create_only IS 'True: If-None-Match is among the signed headers. False on stores that refuse it.';
-COMMENT ON COLUMN storage.upload_requests.method IS 'HTTP method of the URL.';
+COMMENT ON COLUMN storage.upload_requests.method IS 'PUT: one URL; POST: a form, and size is the most it takes; MULTIPART: in parts.';
 COMMENT ON COLUMN storage.upload_requests.status IS 'Where it stands.';
 COMMENT ON COLUMN storage.upload_requests.reason IS 'Why it was rejected, expired, aborted, or is still waiting.';
 COMMENT ON COLUMN storage.upload_requests.details IS 'What was declared and what was found, when these differ.';
@@ -246,6 +250,9 @@ COMMENT ON COLUMN storage.upload_requests.expires_at IS 'When the URL and this r
 COMMENT ON COLUMN storage.upload_requests.created_at IS 'When it was asked for.';
 COMMENT ON COLUMN storage.upload_requests.finished_at IS 'When it reached its final status.';
 COMMENT ON COLUMN storage.upload_requests.claimed_until IS 'A collector is confirming it, its time being over, and has until then; NULL: nobody is.';
+COMMENT ON COLUMN storage.upload_requests.part_size IS 'Bytes of each part but the last, of an upload in parts; else NULL.';
+COMMENT ON COLUMN storage.upload_requests.part_sums IS 'True: each part is sent with its SHA-256, which the store enforces; false: it was asked for, and the store does not; NULL: it was not asked for.';
+COMMENT ON COLUMN storage.upload_requests.multipart_id IS 'What the store calls an upload in parts; else NULL. It permits nothing without a signature.';
 
 CREATE TABLE storage.object_deletions (
     id            bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
@@ -257,7 +264,8 @@ CREATE TABLE storage.object_deletions (
     attempts      integer NOT NULL DEFAULT 0,
     last_error    text,
     created_at    timestamptz NOT NULL DEFAULT now(),
-    queued_by     xid8 NOT NULL DEFAULT pg_current_xact_id()
+    queued_by     xid8 NOT NULL DEFAULT pg_current_xact_id(),
+    multipart_id  text
 );
 -- The queue of each physical bucket, in the order it is worked off. One by time alone would tempt the planner to look
 -- for one bucket's jobs among all others'.
@@ -278,6 +286,7 @@ COMMENT ON COLUMN storage.object_deletions.attempts IS 'Failed attempts so far.'
 COMMENT ON COLUMN storage.object_deletions.last_error IS 'What the store said last.';
 COMMENT ON COLUMN storage.object_deletions.created_at IS 'When it was queued.';
 COMMENT ON COLUMN storage.object_deletions.queued_by IS 'The transaction that queued it; only other transactions collect it, so a ROLLBACK always finds the bytes in place.';
+COMMENT ON COLUMN storage.object_deletions.multipart_id IS 'The upload in parts that is to be aborted as well; NULL: none.';
 
 CREATE TABLE storage_private.worker_passes (
     this          boolean PRIMARY KEY DEFAULT true CHECK (this),

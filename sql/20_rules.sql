@@ -214,10 +214,11 @@ CREATE FUNCTION storage_private.queue_deleted_requests() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    INSERT INTO storage.object_deletions (physical_name, key, reason, not_before)
+    INSERT INTO storage.object_deletions (physical_name, key, reason, not_before, multipart_id)
     SELECT gone.physical_name, gone.object_key, 'upload request deleted',
            -- The bytes of a file that was deleted just before stay as long as those of any other.
-           CASE WHEN gone.status = 'uploaded' THEN greatest(d.due, clock_timestamp() + storage_private.deletion_delay()) ELSE d.due END
+           CASE WHEN gone.status = 'uploaded' THEN greatest(d.due, clock_timestamp() + storage_private.deletion_delay()) ELSE d.due END,
+           gone.multipart_id
     FROM gone
     CROSS JOIN LATERAL storage_private.sweep_times(gone.expires_at) AS d(due)
     -- What ended was queued when it did, and nothing more arrives once its URL is over.

@@ -28,6 +28,25 @@ $$;
 COMMENT ON FUNCTION storage_private.place_upload(uuid, text, text, text, boolean, boolean) IS
 'Gives a request its place in the store, once its bucket has been made ready for it.';
 
+-- A row begins as an upload by PUT, and becomes another before the call that made it ends.
+CREATE FUNCTION storage_private.place_form(upload_id uuid) RETURNS void
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+    UPDATE storage.upload_requests u SET method = 'POST', direct = false, create_only = false WHERE u.id = $1
+$$;
+COMMENT ON FUNCTION storage_private.place_form(uuid) IS 'Makes a request one by form.';
+
+-- No URL names the key: each permits a part of this one upload. So the object stays where the parts become one.
+CREATE FUNCTION storage_private.place_multipart(upload_id uuid, multipart_id text, part_size bigint, part_sums boolean) RETURNS void
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+    UPDATE storage.upload_requests u
+    SET method = 'MULTIPART', object_key = u.final_key, direct = true, create_only = false,
+        multipart_id = $2, part_size = $3, part_sums = $4
+    WHERE u.id = $1
+$$;
+COMMENT ON FUNCTION storage_private.place_multipart(uuid, text, bigint, boolean) IS 'Makes a request one in parts, which the store has begun.';
+
 CREATE FUNCTION storage_private.lock_upload(upload_id uuid)
 RETURNS TABLE (content_type text, size bigint, sha256 text, physical_name text, object_key text,
                final_key text, direct boolean, create_only boolean, status storage.upload_status, expires_at timestamptz, verify_content_type boolean)
@@ -61,13 +80,13 @@ AS $$
     WITH closed AS (
         UPDATE storage.upload_requests u SET status = $2, reason = $3, details = $4, finished_at = clock_timestamp()
         WHERE u.id = $1 AND u.status = 'requested'
-        RETURNING u.physical_name, u.object_key, u.expires_at
+        RETURNING u.physical_name, u.object_key, u.expires_at, u.multipart_id
     )
     -- What confirmations copied that were rolled back or gave up, reconciliation finds: each has a key of its own.
-    INSERT INTO storage.object_deletions (physical_name, key, reason, not_before)
-    SELECT c.physical_name, k.key, 'upload ' || $2::text, d.due
+    INSERT INTO storage.object_deletions (physical_name, key, reason, not_before, multipart_id)
+    SELECT c.physical_name, k.key, 'upload ' || $2::text, d.due, k.multipart_id
     FROM closed c
-    CROSS JOIN LATERAL (VALUES (c.object_key), ($5)) AS k(key)
+    CROSS JOIN LATERAL (VALUES (c.object_key, c.multipart_id), ($5, NULL)) AS k(key, multipart_id)
     CROSS JOIN LATERAL storage_private.sweep_times(c.expires_at) AS d(due)
     WHERE k.key IS NOT NULL
 $$;

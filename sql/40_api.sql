@@ -226,6 +226,75 @@ END $$;
 COMMENT ON FUNCTION storage.request_upload_urls(text, storage.upload_spec[]) IS
 'Tickets to upload many files to one bucket, in input order, all or none. bucket: as for request_upload_url(). files: each as the parameters of request_upload_url(); the same sha256 may be there twice, the same path may not. Errors: those of request_upload_url() with the file''s place in the list in DETAIL, BULK_UPLOAD_FILES_EXCEEDED (more files than pg_storage.max_bulk_files), BULK_UPLOAD_SIZE_EXCEEDED (more bytes than pg_storage.max_bulk_size), PATH_TAKEN also for a path that is there twice. Limits count each file.';
 
+CREATE FUNCTION storage.request_upload_form(
+    bucket       text,
+    filename     text,
+    content_type text,
+    max_size     bigint,
+    path         text DEFAULT NULL,
+    metadata     jsonb DEFAULT '{}',
+    expires_in   interval DEFAULT NULL
+) RETURNS storage.upload_form
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    form storage.upload_form;
+BEGIN
+    PERFORM storage_private.require_writable();
+    SELECT o.* INTO form
+    FROM storage_private.open_form(storage_private.find_bucket(bucket), filename, content_type, max_size, path,
+                                   coalesce(metadata, '{}'), expires_in) o;
+    RETURN form;
+END $$;
+COMMENT ON FUNCTION storage.request_upload_form(text, text, text, bigint, text, jsonb, interval) IS
+'A form by which a browser uploads one file whose size is not known yet. max_size: bytes; the store takes from one to so many, and limits count so many until the upload is confirmed. The rest is as for request_upload_url(). A form binds no hash: confirming computes it. Errors: those of request_upload_url(); NOT_CONFIGURED on a store that was not seen to keep to its forms, see check().';
+
+CREATE FUNCTION storage.request_multipart_upload(
+    bucket       text,
+    filename     text,
+    content_type text,
+    size         bigint,
+    part_size    bigint DEFAULT NULL,
+    sha256       text DEFAULT NULL,
+    path         text DEFAULT NULL,
+    metadata     jsonb DEFAULT '{}',
+    expires_in   interval DEFAULT NULL,
+    part_sha256s boolean DEFAULT false
+) RETURNS storage.multipart_ticket
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    ticket storage.multipart_ticket;
+BEGIN
+    PERFORM storage_private.require_writable();
+    SELECT o.* INTO ticket
+    FROM storage_private.open_parts(storage_private.find_bucket(bucket), filename, content_type, size, part_size, sha256, path,
+                                    coalesce(metadata, '{}'), expires_in, coalesce(part_sha256s, false)) o;
+    RETURN ticket;
+END $$;
+COMMENT ON FUNCTION storage.request_multipart_upload(text, text, text, bigint, bigint, text, text, jsonb, interval, boolean) IS
+'Begins an upload in parts, of a file that is too large to be sent at once. size: bytes, exact, up to 5 TiB and pg_storage.max_file_size. part_size: bytes of each part but the last, 5 MiB to 5 GiB, at most 10000 parts; NULL: one is chosen. sha256: of the whole file; confirming reads the file and holds it against this. expires_in: how long the upload may take, up to 7 days; NULL: a day. part_sha256s: each part''s SHA-256 will be given to sign_upload_parts(), and a store that enforces checksums refuses other bytes. Asks the store; what a ROLLBACK leaves there is swept. Errors: those of request_upload_url() and of the store; INVALID_PART; NOT_CONFIGURED on a store where a part could be a copy of another''s object, see check().';
+
+CREATE FUNCTION storage.sign_upload_parts(upload_id uuid, part_numbers integer[], sha256s text[] DEFAULT NULL)
+RETURNS SETOF storage.signed_part
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM storage_private.require_writable();
+    RETURN QUERY SELECT s.* FROM storage_private.sign_parts(upload_id, part_numbers, sha256s) s;
+END $$;
+COMMENT ON FUNCTION storage.sign_upload_parts(uuid, integer[], text[]) IS
+'URLs to send parts of one''s own upload with, in input order; each lives as long as an upload URL of its bucket, and not longer than the request. part_numbers: from 1 to the ticket''s part_count; a part that is sent again replaces the one before. sha256s: of each of these parts, 64 lower-case hex, where request_multipart_upload() was told so; signed where the store enforces them. Errors: UPLOAD_NOT_FOUND; UPLOAD_NOT_PENDING, also for an upload that is not in parts; INVALID_PART; INVALID_CONTENT_HASH; NOT_CONFIGURED; READ_ONLY.';
+
+CREATE FUNCTION storage.list_upload_parts(upload_id uuid) RETURNS SETOF storage.upload_part
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN QUERY SELECT p.* FROM storage_private.arrived_parts(upload_id) p;
+END $$;
+COMMENT ON FUNCTION storage.list_upload_parts(uuid) IS
+'All parts of one''s own upload, and which of them the store has: whoever resumes sends the others. Asks the store. Errors: UPLOAD_NOT_FOUND; UPLOAD_NOT_PENDING, also for an upload that is not in parts; NOT_CONFIGURED; STORE_DENIED, STORE_UNAVAILABLE, STORE_TIMEOUT, STORE_ERROR.';
+
 CREATE FUNCTION storage.confirm_upload(upload_id uuid) RETURNS storage.upload_requests
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -238,7 +307,7 @@ BEGIN
     RETURN u;
 END $$;
 COMMENT ON FUNCTION storage.confirm_upload(uuid) IS
-'Asks the store what arrived and settles the upload. The verdict is a value: status uploaded (the file exists), rejected with reason EMPTY_FILE, SIZE_MISMATCH, HASH_MISMATCH or CONTENT_TYPE_MISMATCH, expired, aborted, or still requested with reason NOT_UPLOADED. Idempotent. Errors: UPLOAD_NOT_FOUND, PATH_TAKEN, READ_ONLY, NOT_CONFIGURED, NOT_OWNER_OF_OBJECTS, STORE_DENIED, STORE_UNAVAILABLE, STORE_TIMEOUT, STORE_ERROR.';
+'Asks the store what arrived and settles the upload; parts are made one object, which is read to hash it. The verdict is a value: status uploaded (the file exists), rejected with reason EMPTY_FILE, SIZE_MISMATCH, HASH_MISMATCH or CONTENT_TYPE_MISMATCH, expired, aborted, or still requested with reason NOT_UPLOADED. Idempotent. Errors: UPLOAD_NOT_FOUND, PATH_TAKEN, READ_ONLY, NOT_CONFIGURED, NOT_OWNER_OF_OBJECTS, STORE_DENIED, STORE_UNAVAILABLE, STORE_TIMEOUT, STORE_ERROR.';
 
 CREATE FUNCTION storage.confirm_uploads(upload_ids uuid[]) RETURNS SETOF storage.upload_requests
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp

@@ -27,6 +27,14 @@ COMMENT ON FUNCTION storage_private.limit_upload() IS
 'Trigger: refuses an upload request that was admitted in this transaction and goes beyond a limit, else reserves its room and spends its turn. Errors: PATH_TAKEN, TOO_MANY_PENDING_UPLOADS, QUOTA_EXCEEDED, RATE_LIMIT.';
 COMMENT ON FUNCTION storage_private.open_upload(uuid, text, text, bigint, text, text, jsonb, interval) IS
 'Inserts an upload request as the caller and gives the ticket for it.';
+COMMENT ON FUNCTION storage_private.open_form(uuid, text, text, bigint, text, jsonb, interval) IS
+'Inserts an upload request as the caller and gives the form for it.';
+COMMENT ON FUNCTION storage_private.open_parts(uuid, text, text, bigint, bigint, text, text, jsonb, interval, boolean) IS
+'Inserts an upload request as the caller and has the store begin an upload in parts for it.';
+COMMENT ON FUNCTION storage_private.sign_parts(uuid, integer[], text[]) IS
+'URLs for parts of an upload of the caller''s own, in input order.';
+COMMENT ON FUNCTION storage_private.arrived_parts(uuid) IS
+'The parts of an upload of the caller''s own, and which of them the store has.';
 COMMENT ON FUNCTION storage_private.open_uploads(uuid, text[], text[], bigint[], text[], text[], jsonb[]) IS
 'Inserts many upload requests as the caller, all or none, and gives their tickets in the same order. The lists say the same of the same file at the same place.';
 COMMENT ON FUNCTION storage_private.confirm(uuid) IS

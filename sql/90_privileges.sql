@@ -32,7 +32,8 @@ BEGIN
         ('USAGE ON SCHEMA storage, storage_private'),
         -- For functions of one's own around ours; calling ours takes no right on their types.
         ('USAGE ON TYPE storage.bucket_access, storage.upload_status, storage.dedup_scope,'
-         ' storage.upload_ticket, storage.upload_spec, storage.signed_url'),
+         ' storage.upload_ticket, storage.upload_spec, storage.upload_form, storage.multipart_ticket, storage.signed_part,'
+         ' storage.upload_part, storage.signed_url'),
         ('SELECT ON storage.buckets, storage.files, storage_private.deleted_buckets'),
         ('EXECUTE ON FUNCTION storage.current_user_id(), storage.current_tenant_id(), storage.operation(),'
          ' storage.download_url(uuid, interval, boolean, text), storage.download_urls(uuid[], interval, boolean),'
@@ -59,10 +60,16 @@ BEGIN
             ('EXECUTE ON FUNCTION'
              ' storage.request_upload_url(text, text, text, bigint, text, text, jsonb, interval),'
              ' storage.request_upload_urls(text, storage.upload_spec[]),'
+             ' storage.request_upload_form(text, text, text, bigint, text, jsonb, interval),'
+             ' storage.request_multipart_upload(text, text, text, bigint, bigint, text, text, jsonb, interval, boolean),'
+             ' storage.sign_upload_parts(uuid, integer[], text[]), storage.list_upload_parts(uuid),'
              ' storage.confirm_upload(uuid), storage.confirm_uploads(uuid[]), storage.abort_upload(uuid), storage.delete_file(uuid)'),
             ('EXECUTE ON FUNCTION storage_private.require_writable(), storage_private.find_bucket(text),'
              ' storage_private.open_upload(uuid, text, text, bigint, text, text, jsonb, interval),'
              ' storage_private.open_uploads(uuid, text[], text[], bigint[], text[], text[], jsonb[]),'
+             ' storage_private.open_form(uuid, text, text, bigint, text, jsonb, interval),'
+             ' storage_private.open_parts(uuid, text, text, bigint, bigint, text, text, jsonb, interval, boolean),'
+             ' storage_private.sign_parts(uuid, integer[], text[]), storage_private.arrived_parts(uuid),'
              ' storage_private.admit(uuid, text, text, bigint, text, text, interval),'
              ' storage_private.shareable_objects(uuid, text, bigint), storage_private.shares_with(storage.buckets, storage.buckets),'
              ' storage_private.confirm(uuid), storage_private.confirm_all(uuid[]), storage_private.abort(uuid)');

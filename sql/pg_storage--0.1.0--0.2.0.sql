@@ -279,6 +279,252 @@ END $$;
 COMMENT ON FUNCTION storage.confirm_uploads(uuid[]) IS
 'Confirms many uploads as confirm_upload() does, asking the store about many at once, and gives one row for each id in input order; verdicts are values, each upload''s own. When one id is unknown, or the store cannot be asked about one, nothing is settled, and DETAIL names it. Errors: those of confirm_upload(), BULK_UPLOAD_FILES_EXCEEDED (more ids than pg_storage.max_bulk_files).';
 
+-- Uploads by form and in parts.
+
+CREATE TYPE storage.upload_form AS (
+    upload_id  uuid,
+    file_id    uuid,
+    url        text,
+    fields     jsonb,
+    expires_at timestamptz
+);
+COMMENT ON TYPE storage.upload_form IS
+'What a client needs to upload by form: POST these fields, and after them the file in a field named file, as multipart/form-data to url before expires_at, then confirm upload_id.';
+COMMENT ON COLUMN storage.upload_form.upload_id IS 'What to confirm or abort.';
+COMMENT ON COLUMN storage.upload_form.file_id IS 'The id the file has once the upload is confirmed.';
+COMMENT ON COLUMN storage.upload_form.url IS 'Where to post it.';
+COMMENT ON COLUMN storage.upload_form.fields IS 'The fields of the form, exactly these; name to value. Whoever holds them may upload.';
+COMMENT ON COLUMN storage.upload_form.expires_at IS 'When the form ends.';
+
+CREATE TYPE storage.multipart_ticket AS (
+    upload_id    uuid,
+    file_id      uuid,
+    deduplicated boolean,
+    part_size    bigint,
+    part_count   integer,
+    expires_at   timestamptz
+);
+COMMENT ON TYPE storage.multipart_ticket IS
+'An upload in parts: sign_upload_parts() gives their URLs. When deduplicated, the file exists already and the rest is NULL.';
+COMMENT ON COLUMN storage.multipart_ticket.upload_id IS 'What to sign parts of, to confirm or to abort; nothing else is needed to resume.';
+COMMENT ON COLUMN storage.multipart_ticket.file_id IS 'The id the file has once the upload is confirmed; has at once when deduplicated.';
+COMMENT ON COLUMN storage.multipart_ticket.deduplicated IS 'True: the bytes were there already, the file exists, nothing is to be sent.';
+COMMENT ON COLUMN storage.multipart_ticket.part_size IS 'Bytes of each part but the last.';
+COMMENT ON COLUMN storage.multipart_ticket.part_count IS 'How many parts there are; they are numbered from 1.';
+COMMENT ON COLUMN storage.multipart_ticket.expires_at IS 'When the request ends, and with it every URL of its parts.';
+
+CREATE TYPE storage.signed_part AS (
+    part_number integer,
+    first_byte  bigint,
+    size        bigint,
+    method      text,
+    url         text,
+    headers     jsonb,
+    expires_at  timestamptz
+);
+COMMENT ON TYPE storage.signed_part IS
+'Where to send one part: size bytes of the file from first_byte on, with method to url with exactly these headers.';
+COMMENT ON COLUMN storage.signed_part.part_number IS 'Its number, from 1.';
+COMMENT ON COLUMN storage.signed_part.first_byte IS 'Where it begins in the file, from 0.';
+COMMENT ON COLUMN storage.signed_part.size IS 'Its bytes, exact.';
+COMMENT ON COLUMN storage.signed_part.method IS 'PUT.';
+COMMENT ON COLUMN storage.signed_part.url IS 'Where to send it; whoever holds it may send the part, also again.';
+COMMENT ON COLUMN storage.signed_part.headers IS 'The headers to send, exactly these; name to value.';
+COMMENT ON COLUMN storage.signed_part.expires_at IS 'When the URL ends.';
+
+CREATE TYPE storage.upload_part AS (
+    part_number integer,
+    first_byte  bigint,
+    size        bigint,
+    uploaded    boolean,
+    etag        text,
+    sha256      text
+);
+COMMENT ON TYPE storage.upload_part IS 'One part of an upload, and whether the store has it.';
+COMMENT ON COLUMN storage.upload_part.part_number IS 'Its number, from 1.';
+COMMENT ON COLUMN storage.upload_part.first_byte IS 'Where it begins in the file, from 0.';
+COMMENT ON COLUMN storage.upload_part.size IS 'Its bytes.';
+COMMENT ON COLUMN storage.upload_part.uploaded IS 'Whether the store has it in this size; true for all once the store has made them one object.';
+COMMENT ON COLUMN storage.upload_part.etag IS 'The store''s entity tag of what it has, mostly the MD5 of the part; else NULL.';
+COMMENT ON COLUMN storage.upload_part.sha256 IS 'The SHA-256 that it was sent with, 64 lower-case hex, where the store tells it.';
+
+ALTER TABLE storage.upload_requests
+    ADD COLUMN part_size bigint, ADD COLUMN part_sums boolean, ADD COLUMN multipart_id text,
+    DROP CONSTRAINT upload_requests_method_check,
+    ADD CONSTRAINT upload_requests_method_check CHECK (method IN ('PUT', 'POST', 'MULTIPART')),
+    ADD CONSTRAINT upload_requests_parts CHECK ((method = 'MULTIPART') = (num_nulls(part_size, multipart_id) = 0));
+COMMENT ON COLUMN storage.upload_requests.method IS 'PUT: one URL; POST: a form, and size is the most it takes; MULTIPART: in parts.';
+COMMENT ON COLUMN storage.upload_requests.part_size IS 'Bytes of each part but the last, of an upload in parts; else NULL.';
+COMMENT ON COLUMN storage.upload_requests.part_sums IS 'True: each part is sent with its SHA-256, which the store enforces; false: it was asked for, and the store does not; NULL: it was not asked for.';
+COMMENT ON COLUMN storage.upload_requests.multipart_id IS 'What the store calls an upload in parts; else NULL. It permits nothing without a signature.';
+ALTER TABLE storage.object_deletions ADD COLUMN multipart_id text;
+COMMENT ON COLUMN storage.object_deletions.multipart_id IS 'The upload in parts that is to be aborted as well; NULL: none.';
+
+CREATE OR REPLACE FUNCTION storage_private.close_upload(
+    upload_id uuid, status storage.upload_status, reason text, details text, copied_key text
+) RETURNS void
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH closed AS (
+        UPDATE storage.upload_requests u SET status = $2, reason = $3, details = $4, finished_at = clock_timestamp()
+        WHERE u.id = $1 AND u.status = 'requested'
+        RETURNING u.physical_name, u.object_key, u.expires_at, u.multipart_id
+    )
+    -- What confirmations copied that were rolled back or gave up, reconciliation finds: each has a key of its own.
+    INSERT INTO storage.object_deletions (physical_name, key, reason, not_before, multipart_id)
+    SELECT c.physical_name, k.key, 'upload ' || $2::text, d.due, k.multipart_id
+    FROM closed c
+    CROSS JOIN LATERAL (VALUES (c.object_key, c.multipart_id), ($5, NULL)) AS k(key, multipart_id)
+    CROSS JOIN LATERAL storage_private.sweep_times(c.expires_at) AS d(due)
+    WHERE k.key IS NOT NULL
+$$;
+
+CREATE OR REPLACE FUNCTION storage_private.queue_deleted_requests() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    INSERT INTO storage.object_deletions (physical_name, key, reason, not_before, multipart_id)
+    SELECT gone.physical_name, gone.object_key, 'upload request deleted',
+           -- The bytes of a file that was deleted just before stay as long as those of any other.
+           CASE WHEN gone.status = 'uploaded' THEN greatest(d.due, clock_timestamp() + storage_private.deletion_delay()) ELSE d.due END,
+           gone.multipart_id
+    FROM gone
+    CROSS JOIN LATERAL storage_private.sweep_times(gone.expires_at) AS d(due)
+    -- What ended was queued when it did, and nothing more arrives once its URL is over.
+    WHERE gone.object_key IS NOT NULL
+      AND (gone.status = 'requested' OR gone.expires_at + interval '1 hour' > clock_timestamp());
+    RETURN NULL;
+END $$;
+
+-- A row begins as an upload by PUT, and becomes another before the call that made it ends.
+CREATE FUNCTION storage_private.place_form(upload_id uuid) RETURNS void
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+    UPDATE storage.upload_requests u SET method = 'POST', direct = false, create_only = false WHERE u.id = $1
+$$;
+COMMENT ON FUNCTION storage_private.place_form(uuid) IS 'Makes a request one by form.';
+
+-- No URL names the key: each permits a part of this one upload. So the object stays where the parts become one.
+CREATE FUNCTION storage_private.place_multipart(upload_id uuid, multipart_id text, part_size bigint, part_sums boolean) RETURNS void
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+    UPDATE storage.upload_requests u
+    SET method = 'MULTIPART', object_key = u.final_key, direct = true, create_only = false,
+        multipart_id = $2, part_size = $3, part_sums = $4
+    WHERE u.id = $1
+$$;
+COMMENT ON FUNCTION storage_private.place_multipart(uuid, text, bigint, boolean) IS 'Makes a request one in parts, which the store has begun.';
+
+CREATE FUNCTION storage_private.open_form(
+    bucket_id uuid, filename text, content_type text, max_size bigint, path text, metadata jsonb, expires_in interval
+) RETURNS TABLE (upload_id uuid, file_id uuid, url text, fields jsonb, expires_at timestamptz)
+VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', 'open_form_wrapper';
+COMMENT ON FUNCTION storage_private.open_form(uuid, text, text, bigint, text, jsonb, interval) IS
+'Inserts an upload request as the caller and gives the form for it.';
+
+CREATE FUNCTION storage_private.open_parts(
+    bucket_id uuid, filename text, content_type text, size bigint, wanted_part_size bigint, sha256 text, path text, metadata jsonb,
+    expires_in interval, part_sha256s boolean
+) RETURNS TABLE (upload_id uuid, file_id uuid, deduplicated boolean, part_size bigint, part_count integer, expires_at timestamptz)
+VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', 'open_parts_wrapper';
+COMMENT ON FUNCTION storage_private.open_parts(uuid, text, text, bigint, bigint, text, text, jsonb, interval, boolean) IS
+'Inserts an upload request as the caller and has the store begin an upload in parts for it.';
+
+CREATE FUNCTION storage_private.sign_parts(upload_id uuid, part_numbers integer[], sha256s text[])
+RETURNS TABLE (part_number integer, first_byte bigint, size bigint, method text, url text, headers jsonb, expires_at timestamptz)
+VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', 'sign_parts_wrapper';
+COMMENT ON FUNCTION storage_private.sign_parts(uuid, integer[], text[]) IS
+'URLs for parts of an upload of the caller''s own, in input order.';
+
+CREATE FUNCTION storage_private.arrived_parts(upload_id uuid)
+RETURNS TABLE (part_number integer, first_byte bigint, size bigint, uploaded boolean, etag text, sha256 text)
+VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', 'arrived_parts_wrapper';
+COMMENT ON FUNCTION storage_private.arrived_parts(uuid) IS
+'The parts of an upload of the caller''s own, and which of them the store has.';
+
+CREATE FUNCTION storage.request_upload_form(
+    bucket       text,
+    filename     text,
+    content_type text,
+    max_size     bigint,
+    path         text DEFAULT NULL,
+    metadata     jsonb DEFAULT '{}',
+    expires_in   interval DEFAULT NULL
+) RETURNS storage.upload_form
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    form storage.upload_form;
+BEGIN
+    PERFORM storage_private.require_writable();
+    SELECT o.* INTO form
+    FROM storage_private.open_form(storage_private.find_bucket(bucket), filename, content_type, max_size, path,
+                                   coalesce(metadata, '{}'), expires_in) o;
+    RETURN form;
+END $$;
+COMMENT ON FUNCTION storage.request_upload_form(text, text, text, bigint, text, jsonb, interval) IS
+'A form by which a browser uploads one file whose size is not known yet. max_size: bytes; the store takes from one to so many, and limits count so many until the upload is confirmed. The rest is as for request_upload_url(). A form binds no hash: confirming computes it. Errors: those of request_upload_url(); NOT_CONFIGURED on a store that was not seen to keep to its forms, see check().';
+
+CREATE FUNCTION storage.request_multipart_upload(
+    bucket       text,
+    filename     text,
+    content_type text,
+    size         bigint,
+    part_size    bigint DEFAULT NULL,
+    sha256       text DEFAULT NULL,
+    path         text DEFAULT NULL,
+    metadata     jsonb DEFAULT '{}',
+    expires_in   interval DEFAULT NULL,
+    part_sha256s boolean DEFAULT false
+) RETURNS storage.multipart_ticket
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    ticket storage.multipart_ticket;
+BEGIN
+    PERFORM storage_private.require_writable();
+    SELECT o.* INTO ticket
+    FROM storage_private.open_parts(storage_private.find_bucket(bucket), filename, content_type, size, part_size, sha256, path,
+                                    coalesce(metadata, '{}'), expires_in, coalesce(part_sha256s, false)) o;
+    RETURN ticket;
+END $$;
+COMMENT ON FUNCTION storage.request_multipart_upload(text, text, text, bigint, bigint, text, text, jsonb, interval, boolean) IS
+'Begins an upload in parts, of a file that is too large to be sent at once. size: bytes, exact, up to 5 TiB and pg_storage.max_file_size. part_size: bytes of each part but the last, 5 MiB to 5 GiB, at most 10000 parts; NULL: one is chosen. sha256: of the whole file; confirming reads the file and holds it against this. expires_in: how long the upload may take, up to 7 days; NULL: a day. part_sha256s: each part''s SHA-256 will be given to sign_upload_parts(), and a store that enforces checksums refuses other bytes. Asks the store; what a ROLLBACK leaves there is swept. Errors: those of request_upload_url() and of the store; INVALID_PART; NOT_CONFIGURED on a store where a part could be a copy of another''s object, see check().';
+
+CREATE FUNCTION storage.sign_upload_parts(upload_id uuid, part_numbers integer[], sha256s text[] DEFAULT NULL)
+RETURNS SETOF storage.signed_part
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM storage_private.require_writable();
+    RETURN QUERY SELECT s.* FROM storage_private.sign_parts(upload_id, part_numbers, sha256s) s;
+END $$;
+COMMENT ON FUNCTION storage.sign_upload_parts(uuid, integer[], text[]) IS
+'URLs to send parts of one''s own upload with, in input order; each lives as long as an upload URL of its bucket, and not longer than the request. part_numbers: from 1 to the ticket''s part_count; a part that is sent again replaces the one before. sha256s: of each of these parts, 64 lower-case hex, where request_multipart_upload() was told so; signed where the store enforces them. Errors: UPLOAD_NOT_FOUND; UPLOAD_NOT_PENDING, also for an upload that is not in parts; INVALID_PART; INVALID_CONTENT_HASH; NOT_CONFIGURED; READ_ONLY.';
+
+CREATE FUNCTION storage.list_upload_parts(upload_id uuid) RETURNS SETOF storage.upload_part
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN QUERY SELECT p.* FROM storage_private.arrived_parts(upload_id) p;
+END $$;
+COMMENT ON FUNCTION storage.list_upload_parts(uuid) IS
+'All parts of one''s own upload, and which of them the store has: whoever resumes sends the others. Asks the store. Errors: UPLOAD_NOT_FOUND; UPLOAD_NOT_PENDING, also for an upload that is not in parts; NOT_CONFIGURED; STORE_DENIED, STORE_UNAVAILABLE, STORE_TIMEOUT, STORE_ERROR.';
+
+COMMENT ON FUNCTION storage.confirm_upload(uuid) IS
+'Asks the store what arrived and settles the upload; parts are made one object, which is read to hash it. The verdict is a value: status uploaded (the file exists), rejected with reason EMPTY_FILE, SIZE_MISMATCH, HASH_MISMATCH or CONTENT_TYPE_MISMATCH, expired, aborted, or still requested with reason NOT_UPLOADED. Idempotent. Errors: UPLOAD_NOT_FOUND, PATH_TAKEN, READ_ONLY, NOT_CONFIGURED, NOT_OWNER_OF_OBJECTS, STORE_DENIED, STORE_UNAVAILABLE, STORE_TIMEOUT, STORE_ERROR.';
+
+REVOKE ALL ON FUNCTION
+    storage_private.open_form(uuid, text, text, bigint, text, jsonb, interval),
+    storage_private.open_parts(uuid, text, text, bigint, bigint, text, text, jsonb, interval, boolean),
+    storage_private.sign_parts(uuid, integer[], text[]), storage_private.arrived_parts(uuid),
+    storage_private.place_form(uuid), storage_private.place_multipart(uuid, text, bigint, boolean),
+    storage.request_upload_form(text, text, text, bigint, text, jsonb, interval),
+    storage.request_multipart_upload(text, text, text, bigint, bigint, text, text, jsonb, interval, boolean),
+    storage.sign_upload_parts(uuid, integer[], text[]), storage.list_upload_parts(uuid)
+FROM PUBLIC;
+REVOKE ALL ON TYPE storage.upload_form, storage.multipart_ticket, storage.signed_part, storage.upload_part FROM PUBLIC;
+
 -- Privileges of what is new, by name: what a script says of an object that roles were granted before, ALL FUNCTIONS IN
 -- SCHEMA included, makes PostgreSQL leave their grants out of every later dump. For the same reason nothing is granted
 -- here: storage.grant_access() does it for a role that has a level.
@@ -296,7 +542,8 @@ BEGIN
         ('USAGE ON SCHEMA storage, storage_private'),
         -- For functions of one's own around ours; calling ours takes no right on their types.
         ('USAGE ON TYPE storage.bucket_access, storage.upload_status, storage.dedup_scope,'
-         ' storage.upload_ticket, storage.upload_spec, storage.signed_url'),
+         ' storage.upload_ticket, storage.upload_spec, storage.upload_form, storage.multipart_ticket, storage.signed_part,'
+         ' storage.upload_part, storage.signed_url'),
         ('SELECT ON storage.buckets, storage.files, storage_private.deleted_buckets'),
         ('EXECUTE ON FUNCTION storage.current_user_id(), storage.current_tenant_id(), storage.operation(),'
          ' storage.download_url(uuid, interval, boolean, text), storage.download_urls(uuid[], interval, boolean),'
@@ -323,10 +570,16 @@ BEGIN
             ('EXECUTE ON FUNCTION'
              ' storage.request_upload_url(text, text, text, bigint, text, text, jsonb, interval),'
              ' storage.request_upload_urls(text, storage.upload_spec[]),'
+             ' storage.request_upload_form(text, text, text, bigint, text, jsonb, interval),'
+             ' storage.request_multipart_upload(text, text, text, bigint, bigint, text, text, jsonb, interval, boolean),'
+             ' storage.sign_upload_parts(uuid, integer[], text[]), storage.list_upload_parts(uuid),'
              ' storage.confirm_upload(uuid), storage.confirm_uploads(uuid[]), storage.abort_upload(uuid), storage.delete_file(uuid)'),
             ('EXECUTE ON FUNCTION storage_private.require_writable(), storage_private.find_bucket(text),'
              ' storage_private.open_upload(uuid, text, text, bigint, text, text, jsonb, interval),'
              ' storage_private.open_uploads(uuid, text[], text[], bigint[], text[], text[], jsonb[]),'
+             ' storage_private.open_form(uuid, text, text, bigint, text, jsonb, interval),'
+             ' storage_private.open_parts(uuid, text, text, bigint, bigint, text, text, jsonb, interval, boolean),'
+             ' storage_private.sign_parts(uuid, integer[], text[]), storage_private.arrived_parts(uuid),'
              ' storage_private.admit(uuid, text, text, bigint, text, text, interval),'
              ' storage_private.shareable_objects(uuid, text, bigint), storage_private.shares_with(storage.buckets, storage.buckets),'
              ' storage_private.confirm(uuid), storage_private.confirm_all(uuid[]), storage_private.abort(uuid)');

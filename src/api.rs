@@ -27,7 +27,7 @@ mod storage_private {
     use crate::lock::{self, On};
     use crate::orphans::{self, Repair};
     use crate::provision::{self, Ask};
-    use crate::upload::{self, Declared, Ticket, Wanted};
+    use crate::upload::{self, Declared, Ticket, PartsWanted, Wanted};
     use crate::{
         bucket_deletion, cache, config, diagnose, guc, identity, maintenance, operation, preload, session,
         wait, worker,
@@ -341,6 +341,122 @@ mod storage_private {
             .collect();
         let tickets = upload::open_many(bucket_id, files).or_raise();
         TableIterator::new(tickets.into_iter().map(ticket_row))
+    }
+
+    /// Inserts an upload request as the caller and gives the form for it.
+    #[allow(clippy::too_many_arguments, clippy::type_complexity)]
+    #[pg_extern(volatile)]
+    fn open_form(
+        bucket_id: Uuid,
+        filename: Option<&str>,
+        content_type: Option<&str>,
+        max_size: Option<i64>,
+        path: Option<&str>,
+        metadata: Jsonb,
+        expires_in: Option<Interval>,
+    ) -> TableIterator<
+        'static,
+        (
+            name!(upload_id, Uuid),
+            name!(file_id, Uuid),
+            name!(url, String),
+            name!(fields, JsonB),
+            name!(expires_at, TimestampWithTimeZone),
+        ),
+    > {
+        let declared = declared(filename, content_type, max_size, None, path, expires_in);
+        let form = upload::open_form(bucket_id, &Wanted { declared, metadata }).or_raise();
+        TableIterator::once((form.upload_id, form.file_id, form.url, form.fields, form.expires_at))
+    }
+
+    /// Inserts an upload request as the caller and has the store begin an upload in parts for it.
+    #[allow(clippy::too_many_arguments, clippy::type_complexity)]
+    #[pg_extern(volatile)]
+    fn open_parts(
+        bucket_id: Uuid,
+        filename: Option<&str>,
+        content_type: Option<&str>,
+        size: Option<i64>,
+        wanted_part_size: Option<i64>,
+        sha256: Option<&str>,
+        path: Option<&str>,
+        metadata: Jsonb,
+        expires_in: Option<Interval>,
+        part_sha256s: bool,
+    ) -> TableIterator<
+        'static,
+        (
+            name!(upload_id, Uuid),
+            name!(file_id, Uuid),
+            name!(deduplicated, bool),
+            name!(part_size, Option<i64>),
+            name!(part_count, Option<i32>),
+            name!(expires_at, Option<TimestampWithTimeZone>),
+        ),
+    > {
+        let declared = declared(filename, content_type, size, sha256, path, expires_in);
+        let file = Wanted { declared, metadata };
+        let wanted = PartsWanted { file, part_size: wanted_part_size, sums: part_sha256s };
+        let ticket = upload::open_parts(bucket_id, wanted).or_raise();
+        let (parts, expires_at) = ticket.parts.unzip();
+        let part_size = parts.map(|parts| i64::try_from(parts.part_size()).unwrap_or(i64::MAX));
+        TableIterator::once((
+            ticket.upload_id,
+            ticket.file_id,
+            parts.is_none(),
+            part_size,
+            parts.map(|parts| parts.count()),
+            expires_at,
+        ))
+    }
+
+    /// URLs for parts of an upload of the caller's own, in the order given.
+    #[allow(clippy::type_complexity)]
+    #[pg_extern(volatile)]
+    fn sign_parts(
+        upload_id: Option<Uuid>,
+        part_numbers: Option<Vec<Option<i32>>>,
+        sha256s: Option<Vec<Option<String>>>,
+    ) -> TableIterator<
+        'static,
+        (
+            name!(part_number, i32),
+            name!(first_byte, i64),
+            name!(size, i64),
+            name!(method, String),
+            name!(url, String),
+            name!(headers, JsonB),
+            name!(expires_at, TimestampWithTimeZone),
+        ),
+    > {
+        let numbers = part_numbers.unwrap_or_default();
+        let signed = upload::sign_parts(upload_id, &numbers, sha256s).or_raise();
+        TableIterator::new(signed.into_iter().map(|part| {
+            let method = "PUT".to_owned();
+            (part.number, part.first_byte, part.size, method, part.url, part.headers, part.expires_at)
+        }))
+    }
+
+    /// The parts of an upload of the caller's own, and which of them the store has.
+    #[allow(clippy::type_complexity)]
+    #[pg_extern(volatile)]
+    fn arrived_parts(
+        upload_id: Option<Uuid>,
+    ) -> TableIterator<
+        'static,
+        (
+            name!(part_number, i32),
+            name!(first_byte, i64),
+            name!(size, i64),
+            name!(uploaded, bool),
+            name!(etag, Option<String>),
+            name!(sha256, Option<String>),
+        ),
+    > {
+        let parts = upload::arrived_parts(upload_id).or_raise();
+        TableIterator::new(parts.into_iter().map(|part| {
+            (part.number, part.first_byte, part.size, part.uploaded, part.etag, part.sha256)
+        }))
     }
 
     /// Asks the store what arrived and settles the upload.

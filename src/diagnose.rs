@@ -388,6 +388,18 @@ fn describe(found: &Capabilities) -> Vec<Finding> {
         (Level::Ok, "An x-amz-copy-source that nobody signed: refused.", None)
     };
     findings.push(finding("unsigned_headers", level, detail, hint));
+    let uploads = [
+        ("forms", found.forms, "request_upload_form", "A form that was changed, is too late or brings too much"),
+        ("multipart", found.parts, "request_multipart_upload", "A part that is a copy of another object"),
+    ];
+    for (name, support, function, what) in uploads {
+        let support = support.unwrap_or_default();
+        let (level, hint) = match support {
+            Support::Enforced => (Level::Ok, None),
+            _ => (Level::Warn, Some(format!("storage.{function}() is refused on this store."))),
+        };
+        findings.push(finding(name, level, format!("{what}: {}.", words(support)), hint.as_deref()));
+    }
     let (level, detail) = if found.head_checksum {
         (Level::Ok, "HEAD gives the SHA-256.")
     } else {

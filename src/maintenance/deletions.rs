@@ -39,6 +39,8 @@ struct Job {
     id: i64,
     key: String,
     attempts: i32,
+    /// An upload in parts to this key, which is aborted first.
+    multipart: Option<String>,
 }
 
 /// What the store said of a job.
@@ -126,8 +128,11 @@ fn claim(queue: &mut Queue, due_by: TimestampWithTimeZone) -> Result<Vec<Job>> {
     let (after_due, after_id) = queue.after.unzip();
     catalog::as_owner(|| {
         catalog::write(
-            "SELECT job_id, due, object_key, attempts, unused
-             FROM storage_private.claim_deletions($1, $2, $3, $4, $5, $6)",
+            // The column of uploads in parts is not there before ALTER EXTENSION UPDATE.
+            "SELECT c.job_id, c.due, c.object_key, c.attempts, c.unused,
+                    (SELECT pg_catalog.to_jsonb(d) OPERATOR(pg_catalog.->>) 'multipart_id'
+                     FROM storage.object_deletions d WHERE d.id OPERATOR(pg_catalog.=) c.job_id)
+             FROM storage_private.claim_deletions($1, $2, $3, $4, $5, $6) AS c",
             &[
                 queue.physical.as_str().into(),
                 (MAX_DELETE_BATCH as i32).into(),
@@ -144,7 +149,8 @@ fn claim(queue: &mut Queue, due_by: TimestampWithTimeZone) -> Result<Vec<Job>> {
                     queue.after = Some((row.get(2)?.ok_or_else(missing)?, id));
                     if row.get(5)?.unwrap_or(false) {
                         let attempts = row.get(4)?.unwrap_or(0);
-                        jobs.push(Job { id, key: row.get(3)?.ok_or_else(missing)?, attempts });
+                        let key = row.get(3)?.ok_or_else(missing)?;
+                        jobs.push(Job { id, key, attempts, multipart: row.get(6)? });
                     }
                 }
                 Ok(jobs)
@@ -162,13 +168,44 @@ fn ask(config: &Config, queue: &Queue, jobs: &[Job]) -> Result<std::result::Resu
     let store = session::store(config)?;
     let (bucket, on_record) = (queue.physical.clone(), queue.kept_by.is_some());
     let keys: Vec<String> = jobs.iter().map(|job| job.key.clone()).collect();
-    let answer = wait::until(async move { delete(&store, &bucket, &keys, on_record).await })?;
+    let unfinished: Vec<(usize, String)> =
+        jobs.iter().enumerate().filter_map(|(at, job)| Some((at, job.multipart.clone()?))).collect();
+    let answer: std::result::Result<_, StoreError> = wait::until(async move {
+        let aborted = abort(&store, &bucket, &keys, unfinished).await;
+        let mut outcomes = delete(&store, &bucket, &keys, on_record).await?;
+        for (at, error) in aborted {
+            if let Some(outcome @ Ok(())) = outcomes.get_mut(at) {
+                *outcome = Err(error);
+            }
+        }
+        Ok(outcomes)
+    })?;
     Ok(match answer {
         Ok(outcomes) => {
             Ok(outcomes.into_iter().map(|outcome| outcome.map_err(|error| error.to_string())).collect())
         }
         Err(error) => Err(error.to_string()),
     })
+}
+
+/// Ends uploads in parts, before their keys are deleted: what completes in between is deleted with the key. Gives the
+/// places of those that go on.
+async fn abort(
+    store: &S3Store,
+    bucket: &str,
+    keys: &[String],
+    unfinished: Vec<(usize, String)>,
+) -> Vec<(usize, StoreError)> {
+    let mut failed = Vec::new();
+    for (at, upload_id) in unfinished {
+        let Some(key) = keys.get(at) else { continue };
+        match store.abort_multipart_upload(bucket, key, &upload_id).await {
+            // Its parts went with the bucket, about which the deletion has the last word.
+            Err(error) if error.kind != ErrorKind::NoSuchBucket => failed.push((at, error)),
+            _ => {}
+        }
+    }
+    failed
 }
 
 /// Deletes keys. What was in a bucket that is gone is gone, if it is on record that this store had the bucket.

@@ -1,5 +1,7 @@
 //! What a caller declares, held against the rules, and the trusted columns that only the server chooses.
 
+use std::cell::Cell;
+
 use pg_storage_core::agreement;
 use pg_storage_core::content_type::{ContentType, allowed};
 use pg_storage_core::digest::Digest;
@@ -150,12 +152,31 @@ pub fn admit(bucket: &Bucket, declared: &Declared<'_>) -> Result<Admission> {
 /// The most bytes that one PUT carries (AWS: 5 GiB).
 const SINGLE_PUT: i64 = 5 * 1024 * 1024 * 1024;
 
+thread_local! {
+    static IN_PARTS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Inserts a request whose bytes come in parts, so that the limit of one PUT is not theirs. The row itself says so only
+/// once the store has begun the upload.
+pub(super) fn in_parts<T>(insert: impl FnOnce() -> T) -> T {
+    struct Back;
+    impl Drop for Back {
+        fn drop(&mut self) {
+            IN_PARTS.set(false);
+        }
+    }
+    IN_PARTS.set(true);
+    let _back = Back;
+    insert()
+}
+
 fn check_size(bucket: &Bucket, size: i64) -> Result<()> {
-    let server = (guc::MAX_FILE_SIZE.get() as i64).min(SINGLE_PUT);
+    let one_call = if IN_PARTS.get() { i64::MAX } else { SINGLE_PUT };
+    let server = (guc::MAX_FILE_SIZE.get() as i64).min(one_call);
     if size < 1 || size > server {
         return Err(Failure::new(Token::InvalidFileSize, format!("a file has 1 to {server} bytes"))
             .detail(format!("{size} bytes were declared."))
-            .hint("Declare the exact size; pg_storage.max_file_size is the server's limit, and one PUT carries 5 GiB."));
+            .hint("Declare the exact size; pg_storage.max_file_size is the server's limit, and one PUT carries 5 GiB; storage.request_multipart_upload() takes more."));
     }
     match bucket.max_file_size {
         Some(limit) if size > limit => {

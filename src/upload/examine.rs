@@ -7,9 +7,11 @@ use pg_storage_core::content_type::ContentType;
 use pg_storage_core::digest::Digest;
 use pg_storage_core::error::Token;
 use pg_storage_core::key::attempt_key;
+use pg_storage_core::parts::Parts;
+use pg_storage_store::assemble::assemble;
 use pg_storage_store::probe::Capabilities;
 use pg_storage_store::verify::{self, Expected, Finding};
-use pg_storage_store::{ErrorKind, S3Store, StoreError, each};
+use pg_storage_store::{ErrorKind, S3Store, StoreError, Unfinished, each};
 use pgrx::JsonB;
 
 use super::admission::Placed;
@@ -48,6 +50,8 @@ struct Question {
     key: String,
     /// Where staged bytes are copied to; `None`: they are at their final key.
     copy: Option<String>,
+    /// What the store calls the upload, and its parts, if it comes in parts.
+    parts: Option<(String, Parts)>,
     expected: Expected,
 }
 
@@ -59,12 +63,15 @@ impl Question {
             physical: place.physical_name.clone(),
             key: place.object_key.clone(),
             copy: (!place.direct).then(|| attempt_key(&place.final_key)),
+            parts: pending.parts.clone(),
             expected: Expected {
                 size: pending.size.unsigned_abs(),
+                at_most: pending.at_most,
                 sha256: pending.sha256.as_deref().map(Digest::parse_hex).transpose()?,
                 content_type: ContentType::parse(&pending.content_type)?,
                 check_bytes: pending.check_bytes,
-                mark: capabilities.marked().then(|| pending.id.to_string()),
+                // Where parts are taken at all, none can be a copy.
+                mark: (capabilities.marked() && pending.parts.is_none()).then(|| pending.id.to_string()),
             },
         }))
     }
@@ -74,10 +81,14 @@ impl Question {
         store: S3Store,
         capabilities: Capabilities,
     ) -> std::result::Result<(Seen, Self), StoreError> {
-        let Self { physical, key, copy, expected } = &self;
-        let finding = match copy {
-            None => verify::direct(&store, physical, key, expected, &capabilities).await,
-            Some(copy) => verify::staged(&store, physical, key, copy, expected, &capabilities).await,
+        let Self { physical, key, copy, parts, expected } = &self;
+        let finding = match (parts, copy) {
+            (Some((upload_id, parts)), _) => {
+                let upload = Unfinished { bucket: physical, key, upload_id };
+                assemble(&store, upload, *parts, expected).await
+            }
+            (None, None) => verify::direct(&store, physical, key, expected, &capabilities).await,
+            (None, Some(copy)) => verify::staged(&store, physical, key, copy, expected, &capabilities).await,
         };
         match finding {
             Ok(finding) => Ok((Seen::Found(finding), self)),

@@ -3,6 +3,7 @@
 //! - [`admission`]: what is declared, held against the rules; what only the server chooses
 //! - [`request`], [`bulk`]: tickets, for one file and for many
 //! - [`own`]: bytes that the server brings itself
+//! - [`form`], [`parts`]: uploads by form and in parts
 //! - [`pending`]: requests as they stand
 //! - [`mod@examine`]: what the store is asked
 //! - [`mod@confirm`]: what becomes of it
@@ -17,6 +18,8 @@ mod bulk;
 mod confirm;
 mod examine;
 mod own;
+mod form;
+mod parts;
 mod pending;
 mod request;
 
@@ -25,6 +28,8 @@ pub use bulk::open_many;
 pub use confirm::{Judgement, Verified, abort, confirm, confirm_many, judge};
 pub use examine::{Examined, examine, note_missing, recorded_capabilities};
 pub use own::{Own, open_own};
+pub use form::open_form;
+pub use parts::{PartsWanted, arrived_parts, open_parts, sign_parts};
 pub use pending::{Pending, close, lock_one};
 pub use request::{Ticket, Wanted, open};
 

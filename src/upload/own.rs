@@ -13,7 +13,7 @@ use super::admission::Placed;
 use super::confirm::{Verified, accept};
 use super::examine::check_keeper;
 use super::pending::{Pending, lock_one};
-use super::request::{Wanted, candidates, insert_placed, record_place, share_one};
+use super::request::{Wanted, candidates, open_placed, record_place, share_one};
 use crate::error::{Failure, Result};
 use crate::{catalog, config, session};
 
@@ -35,7 +35,8 @@ pub fn open_own(bucket: pgrx::Uuid, wanted: Wanted<'_>) -> Result<Own> {
         .map(Digest::parse_hex)
         .transpose()?
         .ok_or_else(|| Failure::internal("bytes of the server's own have no digest"))?;
-    let (upload, file) = insert_placed(bucket, wanted)?;
+    let opened = open_placed(bucket, &wanted.declared, &wanted.metadata)?;
+    let (upload, file) = (opened.id, opened.file_id);
     catalog::run_as_owner("SELECT storage_private.require_ownership()", &[])?;
     let mut pending = lock_one(upload)?;
     let placed = pending.place.take().ok_or_else(|| Failure::internal("an upload request has no place"))?;

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use pg_storage_core::error::Token;
+use pg_storage_core::parts::Parts;
 use pg_storage_core::upload::{Reason, Status};
 
 use super::admission::Placed;
@@ -23,6 +24,10 @@ pub struct Pending {
     pub(super) check_bytes: bool,
     /// The endpoint of the store that has the bucket, as far as that is on record.
     pub(super) kept_by: Option<String>,
+    /// Whether the size is the most there may be.
+    pub(super) at_most: bool,
+    /// What the store calls the upload, and its parts, if it comes in parts.
+    pub(super) parts: Option<(String, Parts)>,
 }
 
 /// The status of each of these uploads, all of which the caller can see and end.
@@ -71,17 +76,29 @@ pub fn lock(uploads: &[pgrx::Uuid]) -> Result<Vec<Pending>> {
     catalog::as_owner(|| {
         catalog::write(
             "SELECT l.content_type, l.size, l.sha256, l.physical_name, l.object_key, l.final_key, l.direct, l.create_only,
-                    l.status::pg_catalog.text, l.expires_at, l.verify_content_type, asked.id, p.endpoint
+                    l.status::pg_catalog.text, l.expires_at, l.verify_content_type, asked.id, p.endpoint,
+                    u.method, u.whole OPERATOR(pg_catalog.->>) 'multipart_id',
+                    (u.whole OPERATOR(pg_catalog.->>) 'part_size')::pg_catalog.int8
              FROM pg_catalog.unnest($1) AS asked(id), LATERAL storage_private.lock_upload(asked.id) AS l,
-                  LATERAL storage_private.provisioning_of(l.physical_name, '') AS p",
+                  LATERAL storage_private.provisioning_of(l.physical_name, '') AS p,
+                  -- The columns of parts are not there before ALTER EXTENSION UPDATE.
+                  LATERAL (SELECT r.method, pg_catalog.to_jsonb(r) AS whole
+                           FROM storage.upload_requests r WHERE r.id OPERATOR(pg_catalog.=) asked.id) AS u",
             &[ordered.into()],
             |rows| {
                 rows.map(|row| {
                     let missing = || Failure::internal("a locked upload request has no columns");
+                    let size: i64 = row.get(2)?.ok_or_else(missing)?;
+                    let parts = match row.get::<String>(15)? {
+                        Some(name) => Some((name, Parts::divide(size.unsigned_abs(), row.get(16)?)?)),
+                        None => None,
+                    };
                     Ok(Pending {
+                        at_most: row.get::<String>(14)?.as_deref() == Some("POST"),
+                        parts,
                         id: row.get(12)?.ok_or_else(missing)?,
                         content_type: row.get(1)?.ok_or_else(missing)?,
-                        size: row.get(2)?.ok_or_else(missing)?,
+                        size,
                         sha256: row.get(3)?,
                         place: match (row.get(4)?, row.get(5)?, row.get(6)?) {
                             (Some(physical_name), Some(object_key), Some(final_key)) => Some(Placed {

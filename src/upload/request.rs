@@ -45,18 +45,27 @@ pub struct Wanted<'a> {
 }
 
 /// The row of an upload request, as far as a ticket needs it.
-struct Opened {
-    id: pgrx::Uuid,
-    file_id: pgrx::Uuid,
+pub(super) struct Opened {
+    pub(super) id: pgrx::Uuid,
+    pub(super) file_id: pgrx::Uuid,
     place: Option<Named>,
-    created_at: Moment,
-    expires_at: Moment,
+    pub(super) created_at: Moment,
+    pub(super) expires_at: Moment,
+}
+
+impl Opened {
+    /// What a URL of the request names.
+    pub(super) fn named(&self) -> Result<&Named> {
+        self.place.as_ref().ok_or_else(|| Failure::internal("an upload request has no place"))
+    }
 }
 
 /// What a URL names.
-struct Named {
-    physical_name: String,
-    object_key: String,
+pub(super) struct Named {
+    pub(super) physical_name: String,
+    pub(super) object_key: String,
+    /// The key of the object, where nothing is copied.
+    pub(super) final_key: String,
     create_only: bool,
     /// Whether uploads carry a mark, if it is known from making the bucket ready.
     marked: Option<bool>,
@@ -95,12 +104,15 @@ pub(super) fn open_all(
     Ok(tickets)
 }
 
-/// Inserts a request that gets no URL, and gives it its place; the request and the file to be.
-pub(super) fn insert_placed(bucket: pgrx::Uuid, wanted: Wanted<'_>) -> Result<(pgrx::Uuid, pgrx::Uuid)> {
-    let mut opened = [insert(bucket, &wanted.declared, &wanted.metadata)?];
-    place(&mut opened, bucket, std::slice::from_ref(&wanted.declared))?;
-    let [Opened { id, file_id, .. }] = opened;
-    Ok((id, file_id))
+/// Inserts one request as the caller and gives it a place; it says in its row yet that it is one by PUT.
+pub(super) fn open_placed(
+    bucket: pgrx::Uuid,
+    declared: &Declared<'_>,
+    metadata: &Jsonb,
+) -> Result<Opened> {
+    let mut opened = insert(bucket, declared, metadata)?;
+    place(std::slice::from_mut(&mut opened), bucket, std::slice::from_ref(declared))?;
+    Ok(opened)
 }
 
 fn insert(bucket: pgrx::Uuid, declared: &Declared<'_>, metadata: &Jsonb) -> Result<Opened> {
@@ -109,7 +121,7 @@ fn insert(bucket: pgrx::Uuid, declared: &Declared<'_>, metadata: &Jsonb) -> Resu
         Operation::Upload.during(|| catalog::write(
             "INSERT INTO storage.upload_requests (bucket_id, filename, content_type, size, sha256, path, metadata, expires_in)
              VALUES ($1, $2, $3, $4, $5, $6, $7::pg_catalog.jsonb, $8)
-             RETURNING id, file_id, physical_name, object_key, create_only, created_at, expires_at",
+             RETURNING id, file_id, physical_name, object_key, create_only, created_at, expires_at, final_key",
             &[
                 bucket.into(),
                 declared.filename.into(),
@@ -126,10 +138,11 @@ fn insert(bucket: pgrx::Uuid, declared: &Declared<'_>, metadata: &Jsonb) -> Resu
                 Ok(Opened {
                     id: row.get(1)?.ok_or_else(missing)?,
                     file_id: row.get(2)?.ok_or_else(missing)?,
-                    place: match (row.get(3)?, row.get(4)?) {
-                        (Some(physical_name), Some(object_key)) => Some(Named {
+                    place: match (row.get(3)?, row.get(4)?, row.get(8)?) {
+                        (Some(physical_name), Some(object_key), Some(final_key)) => Some(Named {
                             physical_name,
                             object_key,
+                            final_key,
                             create_only: row.get(5)?.unwrap_or(false),
                             marked: None,
                         }),
@@ -155,9 +168,9 @@ fn place(opened: &mut [Opened], bucket: pgrx::Uuid, declared: &[Declared<'_>]) -
         let id = Uuid::from_bytes(*opened.id.as_bytes());
         let placed = Placed::new(&bucket, &ready, digest.as_ref(), &id);
         (opened.created_at, opened.expires_at) = record_place(opened.id, &placed)?;
-        let Placed { physical_name, object_key, create_only, .. } = placed;
-        opened.place =
-            Some(Named { physical_name, object_key, create_only, marked: Some(ready.ready.marked) });
+        let Placed { physical_name, object_key, final_key, create_only, .. } = placed;
+        let marked = Some(ready.ready.marked);
+        opened.place = Some(Named { physical_name, object_key, final_key, create_only, marked });
     }
     Ok(())
 }
@@ -209,7 +222,7 @@ fn has_token(message: &str) -> bool {
 ///
 /// Looked for as the caller, and as for a download: a hash somebody claims gives nothing that row-level security does
 /// not, and a file shows its own hash to whoever may see its row.
-fn share(opened: &[Opened], bucket: pgrx::Uuid, declared: &[Declared<'_>]) -> Result<Vec<bool>> {
+pub(super) fn share(opened: &[Opened], bucket: pgrx::Uuid, declared: &[Declared<'_>]) -> Result<Vec<bool>> {
     let mut shareable = Vec::with_capacity(opened.len());
     for declared in declared {
         shareable.push(match declared.sha256 {
@@ -259,7 +272,7 @@ pub(super) fn share_one(upload: pgrx::Uuid, candidates: Vec<pgrx::Uuid>) -> Resu
 }
 
 fn sign(opened: &Opened, declared: &Declared<'_>) -> Result<(String, JsonB, TimestampWithTimeZone)> {
-    let place = opened.place.as_ref().ok_or_else(|| Failure::internal("an upload request has no place"))?;
+    let place = opened.named()?;
     let content_type = ContentType::parse(declared.content_type)?;
     let digest = declared.sha256.map(Digest::parse_hex).transpose()?;
     let config = config::current()?;
