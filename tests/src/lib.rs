@@ -19,6 +19,7 @@ mod garage;
 pub mod http;
 mod local_store;
 pub mod orphans;
+pub mod parts;
 pub mod process;
 pub mod raw_http;
 mod rng;

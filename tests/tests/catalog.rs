@@ -59,6 +59,10 @@ fn public_functions_name_their_errors_and_arguments() {
     for function in [
         "request_upload_url",
         "request_upload_urls",
+        "request_upload_form",
+        "request_multipart_upload",
+        "sign_upload_parts",
+        "list_upload_parts",
         "confirm_upload",
         "confirm_uploads",
         "abort_upload",

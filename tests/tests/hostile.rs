@@ -25,7 +25,7 @@ fn own(session: &mut Client) -> Own {
 }
 
 /// Every private function that some level is granted, with an id in the place of `{bucket}`, `{file}` or `{upload}`.
-const DIRECT_CALLS: [&str; 26] = [
+const DIRECT_CALLS: [&str; 30] = [
     "claimed_user()",
     "claimed_tenant()",
     "asked_operation()",
@@ -37,6 +37,10 @@ const DIRECT_CALLS: [&str; 26] = [
     "find_bucket('{bucket}')",
     "admit('{bucket}', 'a.txt', 'text/plain', 5, NULL, NULL, NULL)",
     "open_upload('{bucket}', 'a.txt', 'text/plain', 5, NULL, NULL, '{}', NULL)",
+    "open_form('{bucket}', 'a.txt', 'text/plain', 5, NULL, '{}', NULL)",
+    "open_parts('{bucket}', 'a.txt', 'text/plain', 5, NULL, NULL, NULL, '{}', NULL, false)",
+    "sign_parts('{upload}', ARRAY[1], NULL)",
+    "arrived_parts('{upload}')",
     "open_uploads('{bucket}', ARRAY['a.txt'], ARRAY['text/plain'], ARRAY[5]::pg_catalog.int8[], NULL, NULL, NULL)",
     "shareable_objects('{bucket}', '{sha256}', 24)",
     "shares_with(NULL, NULL)",

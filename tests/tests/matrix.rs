@@ -59,6 +59,11 @@ const MATRIX: &[(&str, &str)] = &[
     ("++++ ++++ -+-+ ---- ---- xxxx ++++ ++++", "SELECT count(*) FROM storage.list_files('{bucket}')"),
     ("++++ xxxx -x-+ ---- ---- xxxx xxx+ ++++", "SELECT storage.request_upload_url('{bucket}', 'a.txt', 'text/plain', 1)"),
     ("++++ xxxx -x-+ ---- ---- xxxx xxx+ ++++", "SELECT storage.request_upload_urls('{bucket}', '{\"(a.txt,text/plain,1,,,)\",\"(b.txt,text/plain,1,,,)\"}')"),
+    ("++++ xxxx -x-+ ---- ---- xxxx xxx+ ++++", "SELECT storage.request_upload_form('{bucket}', 'a.txt', 'text/plain', 1)"),
+    ("++++ xxxx -x-+ ---- ---- xxxx xxx+ ++++", "SELECT storage.request_multipart_upload('{bucket}', 'a.txt', 'text/plain', 1)"),
+    // The uploads are by PUT. Not even the superuser sends parts in another's name.
+    ("ssss xxxx ---- ---- ---- xxxx ---- ----", "SELECT storage.sign_upload_parts('{upload}', '{1}')"),
+    ("ssss xxxx ---- ---- ---- xxxx ---- ----", "SELECT storage.list_upload_parts('{upload}')"),
     ("++++ xxxx ---- ---- ---- xxxx ---- ++++", "SELECT storage.confirm_upload('{upload}')"),
     ("++++ xxxx ---- ---- ---- xxxx ---- ++++", "SELECT storage.confirm_uploads(ARRAY['{upload}']::uuid[])"),
     ("++++ xxxx ---- ---- ---- xxxx ---- ++++", "SELECT storage.abort_upload('{upload}')"),

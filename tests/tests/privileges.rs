@@ -76,6 +76,10 @@ const READER: &str = "
     type storage.list_entry USAGE
     type storage.list_order USAGE
     type storage.signed_url USAGE
+    type storage.multipart_ticket USAGE
+    type storage.signed_part USAGE
+    type storage.upload_form USAGE
+    type storage.upload_part USAGE
     type storage.upload_spec USAGE
     type storage.upload_status USAGE
     type storage.upload_ticket USAGE";
@@ -97,7 +101,11 @@ const WRITER: &str = "
     storage.files DELETE
     storage.files UPDATE (filename metadata path)
     storage.request_upload_url EXECUTE
+    storage.list_upload_parts EXECUTE
+    storage.request_multipart_upload EXECUTE
+    storage.request_upload_form EXECUTE
     storage.request_upload_urls EXECUTE
+    storage.sign_upload_parts EXECUTE
     storage.upload_requests INSERT (bucket_id content_type expires_in filename metadata path sha256 size)
     storage.upload_requests SELECT
     storage_private.abort EXECUTE
@@ -105,7 +113,11 @@ const WRITER: &str = "
     storage_private.confirm EXECUTE
     storage_private.confirm_all EXECUTE
     storage_private.open_upload EXECUTE
+    storage_private.arrived_parts EXECUTE
+    storage_private.open_form EXECUTE
+    storage_private.open_parts EXECUTE
     storage_private.open_uploads EXECUTE
+    storage_private.sign_parts EXECUTE
     storage_private.require_writable EXECUTE
     storage_private.shareable_objects EXECUTE
     storage_private.shares_with EXECUTE";
