@@ -27,7 +27,7 @@ mod storage_private {
     use crate::lock::{self, On};
     use crate::orphans::{self, Repair};
     use crate::provision::{self, Ask};
-    use crate::upload::{self, Declared, Ticket, PartsWanted, Wanted};
+    use crate::upload::{self, Declared, PartsWanted, Ticket, Wanted};
     use crate::{
         bucket_deletion, cache, config, diagnose, guc, identity, maintenance, operation, preload, session,
         wait, worker,
@@ -454,9 +454,11 @@ mod storage_private {
         ),
     > {
         let parts = upload::arrived_parts(upload_id).or_raise();
-        TableIterator::new(parts.into_iter().map(|part| {
-            (part.number, part.first_byte, part.size, part.uploaded, part.etag, part.sha256)
-        }))
+        TableIterator::new(
+            parts
+                .into_iter()
+                .map(|part| (part.number, part.first_byte, part.size, part.uploaded, part.etag, part.sha256)),
+        )
     }
 
     /// Asks the store what arrived and settles the upload.

@@ -389,7 +389,12 @@ fn describe(found: &Capabilities) -> Vec<Finding> {
     };
     findings.push(finding("unsigned_headers", level, detail, hint));
     let uploads = [
-        ("forms", found.forms, "request_upload_form", "A form that was changed, is too late or brings too much"),
+        (
+            "forms",
+            found.forms,
+            "request_upload_form",
+            "A form that was changed, is too late or brings too much",
+        ),
         ("multipart", found.parts, "request_multipart_upload", "A part that is a copy of another object"),
     ];
     for (name, support, function, what) in uploads {

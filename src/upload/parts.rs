@@ -245,8 +245,11 @@ fn sums_of(own: &Own, count: usize, given: Option<Vec<Option<String>>>) -> Resul
         }
         _ => {}
     }
-    let parsed: std::result::Result<Vec<Digest>, _> =
-        given.unwrap_or_default().iter().map(|sum| Digest::parse_hex(sum.as_deref().unwrap_or_default())).collect();
+    let parsed: std::result::Result<Vec<Digest>, _> = given
+        .unwrap_or_default()
+        .iter()
+        .map(|sum| Digest::parse_hex(sum.as_deref().unwrap_or_default()))
+        .collect();
     // What the store does not enforce is not signed; the sums have been looked at all the same.
     Ok(if own.sums == Some(true) { parsed? } else { parsed.map(|_| Vec::new())? })
 }
@@ -288,9 +291,9 @@ pub fn arrived_parts(upload: Option<pgrx::Uuid>) -> Result<Vec<ArrivedPart>> {
     let mut list = Vec::new();
     for number in 1..=own.parts.count() {
         let (first_byte, size) = own.parts.place(number)?;
-        let part = found.as_ref().and_then(|found| {
-            found.iter().find(|part| part.number == number && part.size == size)
-        });
+        let part = found
+            .as_ref()
+            .and_then(|found| found.iter().find(|part| part.number == number && part.size == size));
         list.push(ArrivedPart {
             number,
             first_byte: i64::try_from(first_byte).unwrap_or(i64::MAX),

@@ -105,11 +105,7 @@ pub(super) fn open_all(
 }
 
 /// Inserts one request as the caller and gives it a place; it says in its row yet that it is one by PUT.
-pub(super) fn open_placed(
-    bucket: pgrx::Uuid,
-    declared: &Declared<'_>,
-    metadata: &Jsonb,
-) -> Result<Opened> {
+pub(super) fn open_placed(bucket: pgrx::Uuid, declared: &Declared<'_>, metadata: &Jsonb) -> Result<Opened> {
     let mut opened = insert(bucket, declared, metadata)?;
     place(std::slice::from_mut(&mut opened), bucket, std::slice::from_ref(declared))?;
     Ok(opened)

@@ -138,7 +138,8 @@ pub fn send_parts(session: &mut Client, upload_id: &str, numbers: &[i32], file: 
 
 /// The numbers of the parts that the store does not have yet, or why nobody knows.
 pub fn try_missing_parts(session: &mut Client, upload_id: &str) -> Result<Vec<i32>, Error> {
-    let query = "SELECT part_number FROM storage.list_upload_parts($1::text::uuid) WHERE NOT uploaded ORDER BY 1";
+    let query =
+        "SELECT part_number FROM storage.list_upload_parts($1::text::uuid) WHERE NOT uploaded ORDER BY 1";
     Ok(session.query(query, &[&upload_id])?.iter().map(|row| row.get(0)).collect())
 }
 
@@ -176,10 +177,12 @@ impl Form {
         const BOUNDARY: &str = "a-boundary-of-the-tests";
         let mut body = Vec::new();
         for (name, value) in &self.fields {
-            let field = format!("--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n");
+            let field =
+                format!("--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n");
             body.extend_from_slice(field.as_bytes());
         }
-        let head = format!("--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"file\"; filename=\"f\"\r\n\r\n");
+        let head =
+            format!("--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"file\"; filename=\"f\"\r\n\r\n");
         body.extend_from_slice(head.as_bytes());
         body.extend_from_slice(file);
         body.extend_from_slice(format!("\r\n--{BOUNDARY}--\r\n").as_bytes());

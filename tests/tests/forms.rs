@@ -101,7 +101,9 @@ fn limits_count_the_most_that_a_form_takes_until_it_is_confirmed() {
     let mut ada = scene.user("ada");
     scene
         .superuser()
-        .batch_execute("UPDATE storage.buckets SET max_total_size = 1000, max_file_size = 900 WHERE key = 'private'")
+        .batch_execute(
+            "UPDATE storage.buckets SET max_total_size = 1000, max_file_size = 900 WHERE key = 'private'",
+        )
         .unwrap();
     let refusal = refused(try_request_form(&mut ada, &at_most(901)));
     assert_eq!(refusal.code(), ("53400", "FILE_TOO_LARGE"));

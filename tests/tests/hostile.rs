@@ -3,28 +3,31 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use pg_storage_tests::flow::{Upload, sha256};
+use pg_storage_tests::parts::request_parts;
 use pg_storage_tests::{Refusal, Scene, refused};
 use postgres::{Client, SimpleQueryMessage};
 
 const ABSENT: &str = "00000000-0000-4000-8000-000000000000";
 
-/// Two uploads of a session's user: one that became a file, one still waiting.
+/// Uploads of a session's user: one that became a file, one still waiting, and one in parts.
 struct Own {
     bucket: String,
     file: String,
     pending: String,
+    parts: String,
 }
 
 fn own(session: &mut Client) -> Own {
     let bytes = b"what others must not see";
     let file = Upload::declared(bytes).at("docs/secret.txt").complete(session, bytes).file_id;
     let pending = Upload::of(bytes).request(session).upload_id;
+    let parts = request_parts(session, &Upload::of(bytes)).upload_id;
     let bucket =
         "SELECT id::text FROM storage.buckets WHERE key = 'private' AND owner_id = storage.current_user_id()";
-    Own { bucket: session.query_one(bucket, &[]).unwrap().get(0), file, pending }
+    Own { bucket: session.query_one(bucket, &[]).unwrap().get(0), file, pending, parts }
 }
 
-/// Every private function that some level is granted, with an id in the place of `{bucket}`, `{file}` or `{upload}`.
+/// Every private function that some level is granted, with an id in the place of `{bucket}`, `{file}`, `{upload}` or `{parts}`.
 const DIRECT_CALLS: [&str; 30] = [
     "claimed_user()",
     "claimed_tenant()",
@@ -39,8 +42,8 @@ const DIRECT_CALLS: [&str; 30] = [
     "open_upload('{bucket}', 'a.txt', 'text/plain', 5, NULL, NULL, '{}', NULL)",
     "open_form('{bucket}', 'a.txt', 'text/plain', 5, NULL, '{}', NULL)",
     "open_parts('{bucket}', 'a.txt', 'text/plain', 5, NULL, NULL, NULL, '{}', NULL, false)",
-    "sign_parts('{upload}', ARRAY[1], NULL)",
-    "arrived_parts('{upload}')",
+    "sign_parts('{parts}', ARRAY[1], NULL)",
+    "arrived_parts('{parts}')",
     "open_uploads('{bucket}', ARRAY['a.txt'], ARRAY['text/plain'], ARRAY[5]::pg_catalog.int8[], NULL, NULL, NULL)",
     "shareable_objects('{bucket}', '{sha256}', 24)",
     "shares_with(NULL, NULL)",
@@ -62,6 +65,7 @@ fn filled(call: &str, own: &Own) -> String {
     call.replace("{bucket}", &own.bucket)
         .replace("{file}", &own.file)
         .replace("{upload}", &own.pending)
+        .replace("{parts}", &own.parts)
         .replace("{sha256}", &sha256(b"what others must not see"))
 }
 
@@ -80,7 +84,7 @@ fn answer(session: &mut Client, call: &str, own: &Own) -> Result<Vec<Vec<Option<
             .collect()),
         Err(error) => {
             let mut refusal = refused(Err::<(), _>(error));
-            for id in [&own.bucket, &own.file, &own.pending] {
+            for id in [&own.bucket, &own.file, &own.pending, &own.parts] {
                 refusal.detail = refusal.detail.map(|detail| detail.replace(id.as_str(), "?"));
             }
             Err(refusal)
@@ -92,7 +96,8 @@ fn answer(session: &mut Client, call: &str, own: &Own) -> Result<Vec<Vec<Option<
 fn called_directly_with_the_ids_of_others_a_private_function_knows_nothing() {
     let scene = Scene::local();
     let ada = own(&mut scene.user("ada"));
-    let nobody = Own { bucket: ABSENT.to_owned(), file: ABSENT.to_owned(), pending: ABSENT.to_owned() };
+    let absent = || ABSENT.to_owned();
+    let nobody = Own { bucket: absent(), file: absent(), pending: absent(), parts: absent() };
     let before = scene.rows();
     let strangers = [
         ("another user", scene.user("bob")),
@@ -114,7 +119,7 @@ fn called_directly_with_the_ids_of_others_a_private_function_knows_nothing() {
             }
         }
     }
-    assert_eq!(named, 3 * (9 + 4));
+    assert_eq!(named, 3 * (9 + 4 + 4));
     // Three more buckets for bob and the stranger, and no other change.
     let mut after = scene.rows();
     after[4] -= 6;

@@ -205,6 +205,18 @@ fn work(scene: &Scene, forbidden: &mut Forbidden) -> String {
     let ids: Vec<String> = tickets.iter().map(|row| row.get(0)).collect();
     tickets.iter().for_each(|row| forbidden.add_url(row.get(1)));
     ada.query("SELECT storage.confirm_uploads($1::text[]::uuid[])", &[&ids]).unwrap();
+    // The signature of a form is a field.
+    let form = "SELECT f.fields ->> 'x-amz-signature', f.fields ->> 'policy'
+                FROM storage.request_upload_form('private', 'a.txt', 'text/plain', 9) f";
+    let form = ada.query_one(form, &[]).unwrap();
+    forbidden.add(form.get(0));
+    forbidden.add(form.get(1));
+    let parts =
+        "SELECT upload_id::text FROM storage.request_multipart_upload('private', 'a.txt', 'text/plain', 9)";
+    let upload: String = ada.query_one(parts, &[]).unwrap().get(0);
+    let part = "SELECT url FROM storage.sign_upload_parts($1::text::uuid, ARRAY[1])";
+    forbidden.add_url(ada.query_one(part, &[&upload]).unwrap().get(0));
+    ada.query("SELECT storage.list_upload_parts($1::text::uuid)", &[&upload]).unwrap();
     let urls = "SELECT url FROM storage.download_urls(ARRAY(SELECT id FROM storage.files))
                 UNION ALL SELECT storage.files_download_url(f) FROM storage.files f
                 UNION ALL SELECT storage.download_url(f.id, '1 hour', false, 'name.txt') FROM storage.files f";

@@ -6,8 +6,8 @@ use pg_storage_tests::flow::{self, Upload, assert_downloads, confirm, sha256, so
 use pg_storage_tests::http;
 use pg_storage_tests::orphans::grow_old;
 use pg_storage_tests::parts::{
-    PartsTicket, SMALLEST, missing_parts, request_parts, send_parts, sign_parts, sums, try_missing_parts,
-    try_request_parts, try_sign_parts,
+    PartsTicket, SMALLEST, missing_parts, request_form, request_parts, send_parts, sign_parts, sums,
+    try_missing_parts, try_request_parts, try_sign_parts,
 };
 use pg_storage_tests::{Fault, FaultyStore, Scene, each_store, eventually, refused};
 use postgres::Client;
@@ -63,13 +63,22 @@ fn an_upload_is_resumed_with_nothing_but_its_id_and_completed_when_confirmed() {
             assert_eq!(missing, [2]);
             send_parts(&mut there, &id, &missing, &file);
             assert!(missing_parts(&mut there, &id).is_empty());
-            assert!(!scene.exists(&scene.place_of_upload(&id)), "nothing is made of it before it is confirmed");
+            assert!(
+                !scene.exists(&scene.place_of_upload(&id)),
+                "nothing is made of it before it is confirmed"
+            );
             assert_uploaded(&mut there, &ticket, &file);
             assert_uploaded(&mut there, &ticket, &file);
             let row = there
-                .query_one("SELECT sha256, size FROM storage.files WHERE id = $1::text::uuid", &[&ticket.file_id])
+                .query_one(
+                    "SELECT sha256, size FROM storage.files WHERE id = $1::text::uuid",
+                    &[&ticket.file_id],
+                )
                 .unwrap();
-            assert_eq!((row.get::<_, &str>(0), row.get::<_, i64>(1)), (sha256(&file).as_str(), file.len() as i64));
+            assert_eq!(
+                (row.get::<_, &str>(0), row.get::<_, i64>(1)),
+                (sha256(&file).as_str(), file.len() as i64)
+            );
             // An upload that is over takes no parts.
             for refusal in [
                 refused(try_sign_parts(&mut there, &id, &[1], None)),
@@ -498,4 +507,24 @@ fn the_worker_confirms_what_nobody_confirmed() {
     assert_eq!(flow::recorded(&mut ada, &ticket.upload_id).outcome(), ("uploaded", None));
     assert_downloads(&mut ada, &ticket.file_id, &file);
     assert_eq!(flow::recorded(&mut ada, &half.upload_id).outcome(), ("expired", Some("EXPIRED")));
+}
+
+#[test]
+fn on_ceph_a_part_may_be_a_copy_and_forms_are_kept_to() {
+    let scene = Scene::ceph();
+    let mut ada = scene.user("ada");
+    Upload::of(b"first use").complete(&mut ada, b"first use");
+    let found = "SELECT string_agg(name || ' ' || status, ', ' ORDER BY name) FROM storage.check()
+                 WHERE name IN ('forms', 'multipart')";
+    assert_eq!(scene.value::<String>(found), "forms ok, multipart warn");
+    let refusal = refused(try_request_parts(&mut ada, &Upload::of(b"x"), false));
+    assert_eq!(refusal.code(), ("55000", "NOT_CONFIGURED"));
+
+    let form = request_form(&mut ada, &Upload { size: 100, ..Upload::of(b"") });
+    assert!(form.fields.iter().any(|(name, _)| name == "x-amz-meta-upload"), "a mark, which is signed");
+    let unmarked = form.clone().with("x-amz-meta-upload", "00000000-0000-4000-8000-000000000000");
+    assert!(!unmarked.post(b"forged").is_success());
+    assert!(form.post(b"by form").is_success());
+    assert_eq!(confirm(&mut ada, &form.upload_id).outcome(), ("uploaded", None));
+    assert_downloads(&mut ada, &form.file_id, b"by form");
 }

@@ -1,6 +1,7 @@
 //! A store that never answers never holds PostgreSQL up: cancel, timeouts, terminate and shutdown end the wait at once.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use pg_storage_tests::parts;
 use pg_storage_tests::scene::remote;
 use pg_storage_tests::{
     BlackHole, Cluster, Fault, FaultyStore, LocalStore, Scene, Stop, environment, eventually, flow, process,
@@ -27,12 +28,14 @@ enum Call {
     Get,
     Copy,
     Move,
+    ListParts,
+    ConfirmParts,
     Provision,
     Maintain,
     Check,
 }
 
-const CALLS: [Call; 11] = [
+const CALLS: [Call; 13] = [
     Call::Request,
     Call::RequestMany,
     Call::Confirm,
@@ -41,6 +44,8 @@ const CALLS: [Call; 11] = [
     Call::Get,
     Call::Copy,
     Call::Move,
+    Call::ListParts,
+    Call::ConfirmParts,
     Call::Provision,
     Call::Maintain,
     Call::Check,
@@ -101,6 +106,16 @@ impl Stage {
                 let function = if call == Call::Copy { "copy_file" } else { "move_file" };
                 format!("SELECT storage.{function}('{}', 'public')", ticket.file_id)
             }
+            Call::ListParts | Call::ConfirmParts => {
+                let ticket = parts::request_parts(&mut ada, &flow::Upload::declared(bytes));
+                parts::send_parts(&mut ada, &ticket.upload_id, &[1], bytes);
+                let function = if call == Call::ListParts {
+                    "count(*) FROM storage.list_upload_parts"
+                } else {
+                    "storage.confirm_upload"
+                };
+                format!("SELECT {function}('{}')", ticket.upload_id)
+            }
             Call::Provision => "SELECT storage.provision_bucket('private')".to_owned(),
             Call::Maintain => {
                 let ticket = flow::Upload::declared(bytes).complete(&mut ada, bytes);
@@ -123,7 +138,9 @@ impl Stage {
             | Call::Put
             | Call::Get
             | Call::Copy
-            | Call::Move => self.scene.user("ada"),
+            | Call::Move
+            | Call::ListParts
+            | Call::ConfirmParts => self.scene.user("ada"),
             Call::Provision => self.scene.manager("ada"),
             Call::Maintain | Call::Check => self.scene.superuser(),
         }
@@ -360,6 +377,8 @@ fn request_timeout_is_the_longest_a_silent_store_can_take() {
             | Call::Get
             | Call::Copy
             | Call::Move
+            | Call::ListParts
+            | Call::ConfirmParts
             | Call::Provision => {
                 let refusal = refused(session.batch_execute(&stage.statement));
                 assert_eq!(refusal.code(), ("58030", "STORE_TIMEOUT"), "{call:?}: {refusal:?}");

@@ -49,7 +49,14 @@ pub(crate) fn run(data: &[u8]) {
     assert!(parameters.split('&').any(|pair| pair == bound), "{parameters}");
 
     if let Ok(content_type) = ContentType::parse(&header) {
-        let form = Form { bucket: &bucket, key: &key, content_type: &content_type, max_size: 9, expires: 60, mark: None };
+        let form = Form {
+            bucket: &bucket,
+            key: &key,
+            content_type: &content_type,
+            max_size: 9,
+            expires: 60,
+            mark: None,
+        };
         let signed = signer.form(&form, at);
         check_url(&signed.url);
         let policy = signed.fields.iter().find(|(name, _)| *name == "policy").unwrap();

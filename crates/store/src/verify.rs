@@ -249,7 +249,9 @@ fn verdict(typed: Typed, size: u64, sha256: Digest, etag: Option<String>) -> Fin
 pub(crate) fn wrong_size(expected: &Expected, found: u64) -> Option<Finding> {
     match found {
         0 => Some(Finding::Empty),
-        _ if found != expected.size && !(expected.at_most && found < expected.size) => Some(Finding::SizeMismatch { declared: expected.size, found }),
+        _ if found != expected.size && !(expected.at_most && found < expected.size) => {
+            Some(Finding::SizeMismatch { declared: expected.size, found })
+        }
         _ => None,
     }
 }

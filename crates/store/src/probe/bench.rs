@@ -143,9 +143,8 @@ impl<'a> Bench<'a> {
         const BOUNDARY: &str = "pg-storage-trial";
         let mut document = Vec::new();
         for (name, value) in &form.fields {
-            let field = format!(
-                "--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n"
-            );
+            let field =
+                format!("--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n");
             document.extend_from_slice(field.as_bytes());
         }
         let file = format!(

@@ -88,10 +88,7 @@ pub async fn parts_become_one_object(fixture: &Fixture) {
     assert_eq!(again, finding);
     let other = Expected { sha256: Some(Digest::of(b"other")), ..expected(&body) };
     let finding = assemble(&store, upload, parts(&body), &other).await.unwrap();
-    assert_eq!(
-        finding,
-        Finding::HashMismatch { declared: Digest::of(b"other"), found: Digest::of(&body) }
-    );
+    assert_eq!(finding, Finding::HashMismatch { declared: Digest::of(b"other"), found: Digest::of(&body) });
     // No URL can change it any more.
     assert_ne!(send(fixture, upload, 1, slice(&bytes(9), 1)).await, 200);
 }
