@@ -2,6 +2,7 @@
 
 use pg_storage_core::digest::Digest;
 
+use crate::copy;
 use crate::error::{ErrorKind, StoreError};
 use crate::store::{HashOutcome, PutOptions, Store};
 
@@ -73,7 +74,8 @@ impl Bring {
                 }
             }
             Source::Object { bucket: from, key: from_key } => {
-                store.copy(&from, &from_key, &bucket, &key, None, Some(&content_type)).await?;
+                let source = copy::Source { bucket: &from, key: &from_key, size, etag: None };
+                copy::copy(store, source, &bucket, &key, Some(&content_type)).await?;
             }
         }
         match store.hash_object(&bucket, &key, size).await? {
