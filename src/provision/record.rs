@@ -61,7 +61,7 @@ impl Known {
                         capabilities: capabilities
                             .and_then(|json| serde_json::from_value(json.0).ok())
                             // One that was tried before there was such a trial is tried again.
-                            .filter(|capabilities: &Capabilities| capabilities.is_complete()),
+                            .filter(Capabilities::is_complete),
                     })
                 },
             )

@@ -199,7 +199,13 @@ pub fn recorded_capabilities() -> Result<Option<Capabilities>> {
             |rows| Ok(rows.first().get_one()?),
         )
     })?;
-    Ok(recorded
-        .and_then(|json| serde_json::from_value(json.0).ok())
-        .filter(|capabilities: &Capabilities| capabilities.unsigned.is_some()))
+    Ok(recorded.and_then(|json| serde_json::from_value(json.0).ok()).filter(Capabilities::is_complete))
+}
+
+/// What the store of a physical bucket enforces: what is on record, else what is seen by trying.
+pub fn capabilities(config: &Config, physical: &str) -> Result<Capabilities> {
+    match recorded_capabilities()? {
+        Some(recorded) => Ok(recorded),
+        None => provision::try_out(config, physical),
+    }
 }

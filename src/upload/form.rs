@@ -7,7 +7,7 @@ use pgrx::JsonB;
 use pgrx::datum::TimestampWithTimeZone;
 use uuid::Uuid;
 
-use super::examine::recorded_capabilities;
+use super::examine::capabilities;
 use super::request::{Wanted, open_placed};
 use crate::error::{Failure, Result};
 use crate::{catalog, config, session};
@@ -32,15 +32,15 @@ pub struct Form {
 /// `NOT_CONFIGURED` where the store was not seen to keep to its forms, and those of a request by PUT.
 pub fn open_form(bucket: pgrx::Uuid, wanted: &Wanted<'_>) -> Result<Form> {
     let opened = open_placed(bucket, &wanted.declared, &wanted.metadata)?;
-    let capabilities = recorded_capabilities()?;
+    let config = config::current()?;
+    let place = opened.named()?;
+    let capabilities = capabilities(&config, &place.physical_name)?;
     if !capabilities.has_forms() {
         return Err(Failure::new(Token::NotConfigured, "the store takes no uploads by form")
             .detail("It was not seen to refuse what a form does not permit.")
             .hint("Use storage.request_upload_url(); storage.check() tries the store again."));
     }
     catalog::run_as_owner("SELECT storage_private.place_form($1)", &[opened.id.into()])?;
-    let config = config::current()?;
-    let place = opened.named()?;
     let id = Uuid::from_bytes(*opened.id.as_bytes());
     let content_type = ContentType::parse(wanted.declared.content_type)?;
     let form = presign::Form {

@@ -14,7 +14,7 @@ use pgrx::JsonB;
 use pgrx::datum::{Interval, TimestampWithTimeZone};
 
 use super::admission::in_parts;
-use super::examine::recorded_capabilities;
+use super::examine::capabilities;
 use super::request::{Wanted, open_placed, share};
 use crate::clock::{Moment, lifetime};
 use crate::error::{Failure, Result};
@@ -58,15 +58,15 @@ pub fn open_parts(bucket: pgrx::Uuid, mut wanted: PartsWanted<'_>) -> Result<Par
     if share(one, bucket, std::slice::from_ref(declared))?.contains(&true) {
         return Ok(PartsTicket { upload_id: opened.id, file_id: opened.file_id, parts: None });
     }
-    let capabilities = recorded_capabilities()?;
+    let config = config::current()?;
+    let place = opened.named()?;
+    let capabilities = capabilities(&config, &place.physical_name)?;
     if !capabilities.has_parts() {
         return Err(Failure::new(Token::NotConfigured, "the store takes no uploads in parts")
             .detail("It was not seen to refuse a part that is a copy of another object.")
             .hint("Use storage.request_upload_url(), up to 5 GiB; storage.check() tries the store again."));
     }
     let sums = wanted.sums && capabilities.checksum == Support::Enforced;
-    let config = config::current()?;
-    let place = opened.named()?;
     let (physical, key) = (place.physical_name.clone(), place.final_key.clone());
     let content_type = declared.content_type.to_owned();
     let store = session::store(&config)?;

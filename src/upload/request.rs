@@ -17,7 +17,7 @@ use pgrx::{JsonB, PgTryBuilder};
 use uuid::Uuid;
 
 use super::admission::{Declared, Placed, check_metadata};
-use super::examine::recorded_capabilities;
+use super::examine::capabilities;
 use crate::bucket::Bucket;
 use crate::clock::Moment;
 use crate::error::{Failure, Result};
@@ -274,10 +274,7 @@ fn sign(opened: &Opened, declared: &Declared<'_>) -> Result<(String, JsonB, Time
     let config = config::current()?;
     let marked = match place.marked.or_else(|| cache::marked(&config.endpoint, &place.physical_name)) {
         Some(marked) => marked,
-        None => match recorded_capabilities()? {
-            Some(recorded) => recorded.marked(),
-            None => provision::try_out(&config, &place.physical_name)?.marked(),
-        },
+        None => capabilities(&config, &place.physical_name)?.marked(),
     };
     let id = Uuid::from_bytes(*opened.id.as_bytes());
     let headers = signed_headers(
