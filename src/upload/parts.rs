@@ -18,6 +18,7 @@ use super::examine::capabilities;
 use super::request::{Wanted, open_placed, share};
 use crate::clock::{Moment, lifetime};
 use crate::error::{Failure, Result};
+use crate::operation::Operation;
 use crate::{cache, catalog, config, guc, session, wait};
 
 /// How long an upload may take when nobody says: long enough for a slow line, short enough for a client that is gone.
@@ -103,7 +104,7 @@ struct Own {
     url_ttl: Option<Interval>,
 }
 
-/// The caller's own upload: whoever may see those of others does not send bytes in their name.
+/// An upload in parts that the caller may end: whoever may only see those of others sends no bytes to them.
 fn own(upload: Option<pgrx::Uuid>) -> Result<Own> {
     let upload = upload.unwrap_or_else(|| pgrx::Uuid::from_bytes([0; 16]));
     let not_pending = |what: &str| {
@@ -111,13 +112,12 @@ fn own(upload: Option<pgrx::Uuid>) -> Result<Own> {
             .detail(format!("Upload {upload} {what}."))
             .hint("storage.request_multipart_upload() begins one that does.")
     };
-    catalog::read(
+    Operation::Upload.during(|| {
+        catalog::read(
         "SELECT u.physical_name, u.object_key, u.multipart_id, u.size, u.part_size, u.part_sums, u.expires_at,
                 u.status::pg_catalog.text, b.upload_url_ttl
          FROM storage.upload_requests u JOIN storage.buckets b ON b.id OPERATOR(pg_catalog.=) u.bucket_id
-         WHERE u.id OPERATOR(pg_catalog.=) $1 AND b.deleted_at IS NULL
-           AND u.tenant_id OPERATOR(pg_catalog.=) storage.current_tenant_id()
-           AND u.owner_id OPERATOR(pg_catalog.=) storage.current_user_id()",
+         WHERE u.id OPERATOR(pg_catalog.=) $1 AND b.deleted_at IS NULL",
         &[upload.into()],
         |rows| {
             let row = rows.first();
@@ -151,6 +151,7 @@ fn own(upload: Option<pgrx::Uuid>) -> Result<Own> {
             Ok(own)
         },
     )
+    })
 }
 
 /// Where one part is sent.

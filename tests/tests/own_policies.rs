@@ -129,6 +129,8 @@ fn bytes_are_shared_with_those_alone_who_may_sign_them() {
     assert!(again.request(&mut own.bob()).deduplicated);
 }
 
+const PARTS: &str = "SELECT storage.list_upload_parts($1::text::uuid)";
+
 #[test]
 fn seeing_an_upload_is_one_thing_and_ending_it_another() {
     let own = Own::new();
@@ -145,6 +147,7 @@ fn seeing_an_upload_is_one_thing_and_ending_it_another() {
         refused(flow::try_confirm(&mut bob, &ticket.upload_id)),
         refused(flow::try_confirm_all(&mut bob, &[&ticket.upload_id])),
         refused(flow::abort(&mut bob, &ticket.upload_id)),
+        refused(bob.query(PARTS, &[&ticket.upload_id])),
     ] {
         assert_eq!(refusal.code(), ("42704", "UPLOAD_NOT_FOUND"), "{refusal:?}");
     }
@@ -153,6 +156,12 @@ fn seeing_an_upload_is_one_thing_and_ending_it_another() {
     assert_eq!(flow::confirm(&mut ada, &ticket.upload_id).outcome(), ("uploaded", None));
     let second = Upload::of(bytes).to("shared").request(&mut ada);
     own.add("upload_requests", "move", "owner_id = 'ada'");
+    let refusal = refused(bob.query(PARTS, &[&second.upload_id]));
+    assert_eq!(
+        refusal.code(),
+        ("55000", "UPLOAD_NOT_PENDING"),
+        "it is found, and takes no parts: {refusal:?}"
+    );
     assert_eq!(flow::abort(&mut bob, &second.upload_id).unwrap().outcome(), ("aborted", Some("ABORTED")));
 }
 

@@ -200,7 +200,7 @@ fn an_upload_is_its_owners_alone() {
     let (mut ada, file) = (scene.user("ada"), file("ada's"));
     let ticket = request_parts(&mut ada, &Upload::of(&file));
     let absent = "00000000-0000-4000-8000-000000000000";
-    for mut stranger in [scene.user("eve"), scene.superuser()] {
+    for mut stranger in [scene.user("eve"), scene.stranger("ada", "globex")] {
         for id in [ticket.upload_id.as_str(), absent] {
             for refusal in [
                 refused(try_sign_parts(&mut stranger, id, &[1], None)),
