@@ -43,7 +43,7 @@ COMMENT ON COLUMN storage.buckets.allowed_mime_types IS 'Types accepted, as type
 COMMENT ON COLUMN storage.buckets.max_file_size IS 'Largest file in bytes; NULL: pg_storage.max_file_size alone.';
 COMMENT ON COLUMN storage.buckets.max_total_size IS 'Sum of all files and pending uploads in bytes; NULL: no limit. Setting a bucket''s first limit, or dropping its last, waits for the transactions that are uploading to it.';
 COMMENT ON COLUMN storage.buckets.max_file_count IS 'Number of files and pending uploads; NULL: no limit. Set and dropped like max_total_size.';
-COMMENT ON COLUMN storage.buckets.allowed_origins IS 'Origins whose pages may use presigned URLs (CORS); NULL or empty: the tenant''s, else the server''s.';
+COMMENT ON COLUMN storage.buckets.allowed_origins IS 'Origins whose pages may use presigned URLs (CORS), 100 at most; NULL or empty: the tenant''s, else the server''s.';
 COMMENT ON COLUMN storage.buckets.upload_url_ttl IS 'Lifetime of upload URLs; NULL: pg_storage.upload_url_ttl.';
 COMMENT ON COLUMN storage.buckets.download_url_ttl IS 'Lifetime of download URLs; NULL: pg_storage.download_url_ttl.';
 COMMENT ON COLUMN storage.buckets.file_ttl IS 'Files expire this long after their upload was requested; NULL: never (temp: one day).';
@@ -61,7 +61,7 @@ CREATE TABLE storage.tenant_settings (
 );
 COMMENT ON TABLE storage.tenant_settings IS 'Settings of one tenant, between the bucket''s own and the server''s.';
 COMMENT ON COLUMN storage.tenant_settings.tenant_id IS 'The tenant.';
-COMMENT ON COLUMN storage.tenant_settings.allowed_origins IS 'CORS origins for buckets that name none; NULL or empty: the server''s.';
+COMMENT ON COLUMN storage.tenant_settings.allowed_origins IS 'CORS origins for buckets that name none, 100 at most; NULL or empty: the server''s.';
 
 CREATE TABLE storage.physical_buckets (
     name               text PRIMARY KEY,

@@ -1057,3 +1057,7 @@ REVOKE ALL ON FUNCTION
     storage.search_files(text, jsonb, integer, uuid), storage.restore_version(uuid),
     storage.expire_versions(text, text, integer, interval)
 FROM PUBLIC;
+
+
+COMMENT ON COLUMN storage.buckets.allowed_origins IS 'Origins whose pages may use presigned URLs (CORS), 100 at most; NULL or empty: the tenant''s, else the server''s.';
+COMMENT ON COLUMN storage.tenant_settings.allowed_origins IS 'CORS origins for buckets that name none, 100 at most; NULL or empty: the server''s.';

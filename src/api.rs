@@ -8,7 +8,7 @@ mod storage_private {
     use pg_storage_core::content_type::Pattern;
     use pg_storage_core::error::{Invalid, Token};
     use pg_storage_core::name::BucketKey;
-    use pg_storage_core::origin::Origin;
+    use pg_storage_core::origin;
     use pg_storage_core::page_token::{Listing, Order};
     use pg_storage_core::physical::check_bucket_name;
     use pg_storage_store::inspect;
@@ -152,10 +152,8 @@ mod storage_private {
     }
 
     fn check_origins(origins: Option<Vec<Option<String>>>) -> Result<(), Invalid> {
-        origins
-            .into_iter()
-            .flatten()
-            .try_for_each(|origin| Origin::parse(origin.as_deref().unwrap_or_default()).map(drop))
+        let origins = origins.unwrap_or_default();
+        origin::check_list(origins.iter().map(|origin| origin.as_deref().unwrap_or_default()))
     }
 
     /// Refuses a file name or path that breaks the rules.

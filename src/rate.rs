@@ -7,7 +7,8 @@
 #![allow(unsafe_code)]
 
 use std::cell::RefCell;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::OnceLock;
 
 use pg_storage_core::error::Token;
 use pg_storage_core::rate::{Set, take};
@@ -30,12 +31,17 @@ unsafe impl PGRXSharedMemory for Table {}
 
 static SHARED: PgLwLock<Table> = unsafe { PgLwLock::new(c"pg_storage upload rates") };
 
+/// Whose tokens are where. Random, so that nobody can find a user who shares a place with another; chosen before fork, so
+/// that all sessions look in the same place.
+static PLACES: OnceLock<RandomState> = OnceLock::new();
+
 thread_local! {
     static PRIVATE: RefCell<Vec<Set>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Asks for shared memory while preloading.
 pub fn install() {
+    PLACES.get_or_init(RandomState::new);
     pg_shmem_init!(SHARED = Table([Set::EMPTY; SHARED_SETS]));
 }
 
@@ -107,9 +113,8 @@ fn take_from(tenant: &str, user: &str, uploads: usize) -> Result<()> {
     let uploads = u32::try_from(uploads).unwrap_or(u32::MAX);
     // SAFETY: a plain read of a process-local variable on the main thread.
     let database = unsafe { pg_sys::MyDatabaseId }.to_u32();
-    let mut hasher = DefaultHasher::new();
-    (database, tenant, user).hash(&mut hasher);
-    let (owner, now) = (hasher.finish(), monotonic());
+    let owner = PLACES.get_or_init(RandomState::new).hash_one((database, tenant, user));
+    let now = monotonic();
     let taken = if preload::preloaded() {
         // Held for one look at a set; nothing in between calls PostgreSQL.
         take(&mut SHARED.exclusive().0, owner, now, rate, uploads)

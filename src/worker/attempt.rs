@@ -3,30 +3,51 @@
 
 #![allow(unsafe_code)]
 
+use std::cell::RefCell;
 use std::ffi::CStr;
 
-use pgrx::JsonB;
 use pgrx::bgworkers::{
     BackgroundWorker, BackgroundWorkerBuilder, BgWorkerStartTime, DynamicBackgroundWorker,
 };
 use pgrx::prelude::*;
+use pgrx::{JsonB, PgMemoryContexts};
 use serde_json::{Value, json};
 
 use super::process;
 use crate::catalog;
 use crate::error::Result;
 
-/// Has a failed attempt, as `storage_private.record_attempt()` takes it, recorded in this database. Nobody waits for it.
+thread_local! {
+    /// What records this session's last failure. A session has one such process at a time: there are few for all.
+    static LAST: RefCell<Option<DynamicBackgroundWorker>> = const { RefCell::new(None) };
+}
+
+/// Has a failed attempt, as `storage_private.record_attempt()` takes it, recorded in this database. Only this session's
+/// next attempt waits for it.
 pub fn record(attempt: &Value) {
-    start(attempt);
+    await_last();
+    // Not the memory of a transaction that fails: the handle is a few bytes, for as long as the session lasts.
+    // SAFETY: this context outlives the closure, which switches to no other for good.
+    LAST.set(unsafe { PgMemoryContexts::TopMemoryContext.switch_to(|_| start(attempt)) });
+}
+
+fn await_last() {
+    if let Some(last) = LAST.take() {
+        await_end(last);
+    }
+}
+
+fn await_end(worker: DynamicBackgroundWorker) {
+    // Whether or not it could record: the attempt itself does not depend on that.
+    let _ = worker.wait_for_shutdown();
+    pgrx::check_for_interrupts!();
 }
 
 /// Has an attempt recorded before it is made; whether somebody could be found for that.
 pub fn record_first(attempt: &Value) -> bool {
+    await_last();
     let Some(worker) = start(attempt) else { return false };
-    // Whether or not it could: the attempt itself does not depend on the record.
-    let _ = worker.wait_for_shutdown();
-    pgrx::check_for_interrupts!();
+    await_end(worker);
     true
 }
 

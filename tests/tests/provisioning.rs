@@ -377,6 +377,33 @@ fn what_failed_is_on_record_although_its_transaction_is_rolled_back() {
     }
 }
 
+/// Each failure is recorded by a process of its own, of which there are few for all.
+#[test]
+fn whoever_fails_in_a_loop_has_one_process_at_a_time() {
+    let (scene, store) = own(|options| options);
+    let faulty = FaultyStore::before(&store.access().endpoint);
+    scene.set("pg_storage.endpoint", &faulty.endpoint());
+    faulty.set("cors", Fault::Denied);
+    let mut ada = scene.user("ada");
+    // The record waits for this, as long as it waits for anything.
+    let mut blocker = scene.superuser();
+    blocker.batch_execute("BEGIN; LOCK TABLE storage.physical_buckets IN SHARE MODE").unwrap();
+    let trying = std::thread::spawn(move || {
+        for _ in 0..3 {
+            let refusal = refused(Upload::declared(b"x").try_request(&mut ada));
+            assert_eq!(refusal.code(), ("58030", "STORE_DENIED"));
+        }
+    });
+    let mut most = 0;
+    while !trying.is_finished() {
+        let running = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pg_storage attempt'";
+        most = most.max(scene.value::<i64>(running));
+    }
+    trying.join().unwrap();
+    assert_eq!(most, 1);
+    blocker.batch_execute("ROLLBACK").unwrap();
+}
+
 /// The next attempt is due now.
 fn make_due(scene: &Scene) {
     scene.superuser().batch_execute("UPDATE storage.physical_buckets SET next_attempt_at = now()").unwrap();

@@ -239,6 +239,10 @@ fn create_bucket_says_what_is_wrong() {
         ("storage.create_bucket('d', allowed_mime_types => '{text}')", ("22023", "INVALID_CONTENT_TYPE")),
         ("storage.create_bucket('d', allowed_mime_types => ARRAY[NULL])", ("22023", "INVALID_CONTENT_TYPE")),
         ("storage.create_bucket('d', allowed_origins => '{ftp://x}')", ("22023", "INVALID_ORIGIN")),
+        (
+            "storage.create_bucket('d', allowed_origins => ARRAY(SELECT format('https://a%s.example', n) FROM generate_series(1, 101) n))",
+            ("22023", "INVALID_ORIGIN"),
+        ),
         ("storage.create_bucket('d', max_file_size => 0)", ("22023", "INVALID_FILE_SIZE")),
         ("storage.create_bucket('d', max_file_size => -1)", ("22023", "INVALID_FILE_SIZE")),
     ] {

@@ -33,6 +33,23 @@ impl Origin {
     }
 }
 
+/// How many entries one list may have. Buckets and tenants may share a physical bucket, whose CORS document S3 limits to 64 KB
+/// (`PutBucketCors` in its reference).
+pub const MAX_LISTED: usize = 100;
+
+/// Whether these may be the entries of one list.
+///
+/// # Errors
+/// [`Token::InvalidOrigin`].
+pub fn check_list<'a>(mut origins: impl ExactSizeIterator<Item = &'a str>) -> Result<(), Invalid> {
+    if origins.len() > MAX_LISTED {
+        return Err(Invalid::new(Token::InvalidOrigin, "too many origins")
+            .with_detail(format!("{} are listed; {MAX_LISTED} may be.", origins.len()))
+            .with_hint("A wildcard such as 'https://*.example.com' stands for many."));
+    }
+    origins.try_for_each(|origin| Origin::parse(origin).map(drop))
+}
+
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -82,6 +99,15 @@ mod tests {
 
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_list_has_an_end() {
+        let of = |count: usize| check_list(std::iter::repeat_n("https://a.example", count));
+        assert_eq!(of(0), Ok(()));
+        assert_eq!(of(MAX_LISTED), Ok(()));
+        assert_eq!(of(MAX_LISTED + 1).unwrap_err().token, Token::InvalidOrigin);
+        assert!(check_list(["https://a.example", "nonsense"].into_iter()).is_err());
+    }
 
     #[test]
     fn accepted_in_the_spelling_of_browsers() {
