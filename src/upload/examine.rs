@@ -106,13 +106,16 @@ impl Question {
 /// Where it is not on record what the store enforces, that is tried out first: whoever keeps it from being recorded must
 /// not have less asked of an upload.
 pub fn examine(uploads: &[Pending], recorded: Option<Capabilities>) -> Result<Vec<Examined>> {
+    let config = config::current()?;
+    for pending in uploads {
+        if let Some(place) = &pending.place {
+            check_keeper(place, pending.kept_by.as_deref(), &config)?;
+        }
+    }
     let placed = uploads.iter().find_map(|pending| pending.place.as_ref());
     let capabilities = match (recorded, placed) {
         (Some(recorded), _) => recorded,
-        (None, Some(place)) => {
-            let config = config::current()?;
-            provision::try_out(&config, &place.physical_name)?
-        }
+        (None, Some(place)) => provision::try_out(&config, &place.physical_name)?,
         (None, None) => Capabilities::default(),
     };
     let mut questions = Vec::with_capacity(uploads.len());
@@ -132,12 +135,6 @@ pub fn examine(uploads: &[Pending], recorded: Option<Capabilities>) -> Result<Ve
         .collect();
     if questions.is_empty() {
         return Ok(examined);
-    }
-    let config = config::current()?;
-    for pending in uploads {
-        if let Some(place) = &pending.place {
-            check_keeper(place, pending.kept_by.as_deref(), &config)?;
-        }
     }
     let store = session::store(&config)?;
     let connections = wait::Connections::reserve(questions.len().min(AT_ONCE) * CONNECTIONS);
