@@ -155,6 +155,11 @@ impl From<StoreError> for Failure {
                 Token::StoreError,
                 "The bucket is gone from the store; storage.provision_bucket() makes it again.",
             ),
+            // Garage lists the part that arrived, and does not join it once another of its number was begun.
+            _ if error.code.as_deref() == Some("InvalidPart") => (
+                Token::StoreError,
+                "A part was begun a second time and that broke off: send those parts again that were sent twice, or all, with URLs of storage.sign_upload_parts(), and confirm again.",
+            ),
             _ => (Token::StoreError, "The request id in DETAIL finds the call in the store's log."),
         };
         Self::new(token, format!("{} failed: {}", error.operation, error.message))

@@ -157,6 +157,9 @@ pub fn sums(file: &[u8]) -> Vec<String> {
     file.chunks(SMALLEST).map(sha256).collect()
 }
 
+/// What is between the fields of a form.
+pub const BOUNDARY: &str = "a-boundary-of-the-tests";
+
 /// What `request_upload_form` gave.
 #[derive(Clone, Debug)]
 pub struct Form {
@@ -174,7 +177,12 @@ impl Form {
     /// Posts the form with `file`.
     #[track_caller]
     pub fn post(&self, file: &[u8]) -> Response {
-        const BOUNDARY: &str = "a-boundary-of-the-tests";
+        let (headers, body) = self.encode(file);
+        http::request_with_body("POST", &self.url, &headers, &body)
+    }
+
+    /// What is sent: its headers, and the fields with `file` after them.
+    pub fn encode(&self, file: &[u8]) -> (Headers, Vec<u8>) {
         let mut body = Vec::new();
         for (name, value) in &self.fields {
             let field =
@@ -190,7 +198,7 @@ impl Form {
             ("content-type".to_owned(), format!("multipart/form-data; boundary={BOUNDARY}")),
             ("content-length".to_owned(), body.len().to_string()),
         ]);
-        http::request_with_body("POST", &self.url, &headers, &body)
+        (headers, body)
     }
 
     /// The same form with another value of a field.

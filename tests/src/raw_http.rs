@@ -29,11 +29,11 @@ pub struct RawRequest {
 }
 
 impl RawRequest {
-    /// The honest request for a presigned URL.
+    /// The honest request for a URL.
     pub fn to(method: &str, url: &str, headers: &Headers, body: &[u8]) -> Self {
         let (_, rest) = url.split_once("://").expect("a URL has a scheme");
         let (host, rest) = rest.split_once('/').expect("a URL has a path");
-        let (path, query) = rest.split_once('?').expect("a presigned URL has a query");
+        let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
         let pair = |text: &str| {
             let (name, value) = text.split_once('=').expect("a parameter has a value");
             (name.to_owned(), value.to_owned())
@@ -43,7 +43,7 @@ impl RawRequest {
         Self {
             method: method.to_owned(),
             path: format!("/{path}"),
-            query: query.split('&').map(pair).collect(),
+            query: query.split('&').filter(|parameter| !parameter.is_empty()).map(pair).collect(),
             version: "HTTP/1.1".to_owned(),
             headers: std::iter::once(host).chain(own).collect(),
             body: body.to_vec(),

@@ -150,6 +150,28 @@ fn the_whole_file_is_held_against_its_hash_and_parts_against_theirs() {
 }
 
 #[test]
+fn a_part_whose_second_sending_breaks_off_can_be_sent_again() {
+    each_store(|scene| {
+        let mut ada = scene.user("ada");
+        let file = file("broken off");
+        let ticket = try_request_parts(&mut ada, &Upload::of(&file), true).unwrap();
+        let parts = try_sign_parts(&mut ada, &ticket.upload_id, &[1, 2, 3], Some(&sums(&file))).unwrap();
+        for part in &parts {
+            assert!(part.is_taken(&file));
+        }
+        assert!(!parts[1].is_taken(&some_bytes("others", file.len())));
+        // Some stores keep the part that was there, others want it again, and say so.
+        if let Err(error) = try_confirm(&mut ada, &ticket.upload_id) {
+            let refusal = refused::<()>(Err(error));
+            assert_eq!(refusal.code(), ("58030", "STORE_ERROR"));
+            assert!(refusal.hint.unwrap().contains("storage.sign_upload_parts()"));
+            assert!(parts[1].is_taken(&file));
+        }
+        assert_uploaded(&mut ada, &ticket, &file);
+    });
+}
+
+#[test]
 fn a_url_permits_its_part_in_its_length_and_nothing_else() {
     each_store(|scene| {
         let mut ada = scene.user("ada");

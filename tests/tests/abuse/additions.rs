@@ -1,19 +1,21 @@
 //! What is added to an upload: parameters and headers that nobody signed.
 
-use crate::cases::{Case, Start, upload, with_subject};
+use crate::cases::{Case, Kind, Start, upload, with_subject};
 use crate::stage::{Place, Stage};
 
-const PARAMETERS: &str = "Parameters added to an upload's URL";
-const HEADERS: &str = "Headers added to an upload";
-
-pub fn all() -> Vec<Case> {
-    let mut cases = parameters();
-    cases.extend(headers());
-    cases.extend(copies());
+pub fn all(bound: Kind, unbound: Kind) -> Vec<Case> {
+    let mut cases = parameters(bound);
+    cases.extend(headers(bound, unbound));
+    cases.extend(copies(unbound));
     cases
 }
 
-fn parameters() -> Vec<Case> {
+fn heading(kind: Kind) -> String {
+    format!("Headers added to {}", kind.noun())
+}
+
+fn parameters(kind: Kind) -> Vec<Case> {
+    let group = format!("Parameters added to {}'s URL", kind.noun());
     let added = [
         ("acl", ""),
         ("tagging", ""),
@@ -31,10 +33,14 @@ fn parameters() -> Vec<Case> {
         ("x-id", "DeleteObject"),
         ("unknown", "1"),
     ];
-    added.into_iter().map(|(name, value)| upload(PARAMETERS, name, move |r| r.ask(name, value))).collect()
+    added
+        .into_iter()
+        .filter(|(name, _)| !kind.is_part() || !matches!(*name, "uploadId" | "partNumber"))
+        .map(|(name, value)| upload(&group, name, kind, move |r| r.ask(name, value)))
+        .collect()
 }
 
-fn headers() -> Vec<Case> {
+fn headers(bound: Kind, unbound: Kind) -> Vec<Case> {
     let everybody = "uri=\"http://acs.amazonaws.com/groups/global/AllUsers\"";
     let added = [
         ("x-amz-acl", "public-read"),
@@ -73,23 +79,21 @@ fn headers() -> Vec<Case> {
     ];
     let mut cases = Vec::new();
     for (name, value) in added {
-        cases.push(upload(HEADERS, format!("{name}: {value}"), move |r| r.say(name, value)));
+        cases.push(upload(heading(bound), format!("{name}: {value}"), bound, move |r| r.say(name, value)));
     }
     // Stores that do not sign them stage the upload; sent all the same, they bind or they are nothing.
     for (name, value) in
         [("if-none-match", "*"), ("x-amz-checksum-sha256", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=")]
     {
-        let change =
-            move |_: &mut Stage, _: &_, r: &mut pg_storage_tests::raw_http::RawRequest| r.say(name, value);
-        let case = format!("{name}: {value} (hash not declared)");
-        cases.push(with_subject(HEADERS, case, (Start::Fresh, false), change));
+        let case = format!("{name}: {value} ({})", unbound.known());
+        cases.push(upload(heading(unbound), case, unbound, move |r| r.say(name, value)));
     }
     cases
 }
 
 /// A header that makes the store copy what is elsewhere in place of the body. The length and the type are those of the
 /// other file, and the hash is not declared, so confirm has no reason to reject the bytes.
-fn copies() -> Vec<Case> {
+fn copies(kind: Kind) -> Vec<Case> {
     type Source = fn(&Stage) -> Place;
     let sources: [(&str, Source); 3] = [
         ("another user's file", |stage| stage.bobs.place.clone()),
@@ -98,20 +102,21 @@ fn copies() -> Vec<Case> {
     ];
     let mut cases = Vec::new();
     for (whose, source) in sources {
-        for (how, body, directive) in [
-            ("with the body", true, None),
-            ("without a body", false, None),
-            ("with the body, type replaced", true, Some("REPLACE")),
-        ] {
+        let third = if kind.is_part() {
+            ("with the body, a range", true, Some(("x-amz-copy-source-range", "bytes=0-299")))
+        } else {
+            ("with the body, type replaced", true, Some(("x-amz-metadata-directive", "REPLACE")))
+        };
+        for (how, body, more) in [("with the body", true, None), ("without a body", false, None), third] {
             cases.push(with_subject(
-                HEADERS,
+                heading(kind),
                 format!("x-amz-copy-source: {whose}, {how}"),
-                (Start::Fresh, false),
+                (Start::Fresh, kind),
                 move |stage, _, r| {
                     let (bucket, key) = source(stage);
                     r.say("x-amz-copy-source", &format!("/{bucket}/{key}"));
-                    if let Some(directive) = directive {
-                        r.say("x-amz-metadata-directive", directive);
+                    if let Some((name, value)) = more {
+                        r.say(name, value);
                     }
                     if !body {
                         r.body.clear();

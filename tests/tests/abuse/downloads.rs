@@ -1,6 +1,6 @@
 //! The URL of a download.
 
-use crate::cases::{Case, Start, signed_by_clock, with_subject};
+use crate::cases::{Case, Kind, Start, signed_by_clock, with_subject};
 use crate::parameters::{PARAMETERS, tampered};
 use crate::places::paths;
 use crate::stage::Stage;
@@ -13,7 +13,7 @@ fn case(name: impl Into<String>, change: impl Fn(&mut RawRequest) + 'static) -> 
 }
 
 fn download(name: impl Into<String>, change: impl Fn(&Stage, &mut RawRequest) + 'static) -> Case {
-    with_subject("A download", name, (Start::Download, true), move |stage, _, r| change(stage, r))
+    with_subject("A download", name, (Start::Download, Kind::Declared), move |stage, _, r| change(stage, r))
 }
 
 pub fn all() -> Vec<Case> {
@@ -61,7 +61,7 @@ pub fn all() -> Vec<Case> {
         cases.push(with_subject(
             "A download, by its path",
             name,
-            (Start::Download, true),
+            (Start::Download, Kind::Declared),
             move |stage, subject, r| {
                 r.path = path(stage, &subject.place);
             },
@@ -88,7 +88,7 @@ pub fn all() -> Vec<Case> {
     cases.push(case("host removed", |r| r.hush("host")));
     cases.push(case("HTTP/1.0", |r| r.version = "HTTP/1.0".to_owned()));
     for (clock, ahead) in [("20 minutes behind", -1200), ("20 minutes ahead", 1200)] {
-        let start = (Start::Download, true);
+        let start = (Start::Download, Kind::Declared);
         cases.push(with_subject(
             "A download",
             format!("signed by a clock {clock}"),

@@ -5,9 +5,11 @@
 mod additions;
 mod cases;
 mod downloads;
+mod forms;
 mod judge;
 mod parameters;
 mod places;
+mod posts;
 mod report;
 mod stage;
 mod times;

@@ -1,7 +1,7 @@
 //! The parameters of a presigned URL, each changed, removed, doubled.
 
-use crate::cases::{Case, Start, upload, with_subject};
-use pg_storage_tests::flow::Upload;
+use crate::cases::{Case, Kind, Start, upload, with_subject};
+use crate::stage::{Stage, Subject, ask};
 use pg_storage_tests::raw_http::RawRequest;
 
 /// The parameters of a presigned URL.
@@ -17,23 +17,42 @@ pub const PARAMETERS: [&str; 6] = [
 /// What is done to a request.
 pub type Change = Box<dyn Fn(&mut RawRequest)>;
 
-/// Those of an upload.
-pub fn all() -> Vec<Case> {
-    const GROUP: &str = "Parameters of an upload's URL";
-    let tampered = PARAMETERS.into_iter().flat_map(tampered);
-    let mut cases: Vec<Case> = tampered.map(|(name, change)| upload(GROUP, name, change)).collect();
-    cases.push(with_subject(
-        GROUP,
-        "everything signed for another's upload",
-        (Start::Fresh, true),
-        |stage, _, r| {
+/// What names a part besides.
+const OF_A_PART: [&str; 2] = ["partNumber", "uploadId"];
+
+/// Those of an upload, or of a part of one.
+pub fn all(kind: Kind) -> Vec<Case> {
+    let group = format!("Parameters of {}'s URL", kind.noun());
+    let own = if kind.is_part() { &OF_A_PART[..] } else { &[] };
+    let tampered = PARAMETERS.iter().chain(own).copied().flat_map(tampered);
+    let mut cases: Vec<Case> = tampered.map(|(name, change)| upload(&group, name, kind, change)).collect();
+    let whole = |who: &'static str| {
+        move |stage: &mut Stage, _: &Subject, r: &mut RawRequest| {
             let bytes = stage.new_bytes();
-            let mut bob = stage.scene.user("bob");
-            let ticket = Upload::declared(&bytes).request(&mut bob);
-            r.query = RawRequest::to("PUT", ticket.url(), &ticket.headers, &bytes).query;
-        },
+            let mut session = stage.scene.user(who);
+            r.query = ask(&stage.scene, &mut session, kind, &bytes, None).honest.query;
+        }
+    };
+    let start = (Start::Fresh, kind);
+    cases.push(with_subject(&group, "everything signed for another's upload", start, whole("bob")));
+    cases.push(with_subject(
+        &group,
+        "everything signed for another upload of one's own",
+        start,
+        whole("ada"),
     ));
-    cases.push(with_subject(GROUP, "the signature of a download", (Start::Fresh, true), |stage, _, r| {
+    if kind.is_part() {
+        for (whose, who) in [("another upload of one's own", "ada"), ("another's upload", "bob")] {
+            let other = move |stage: &mut Stage, _: &Subject, r: &mut RawRequest| {
+                let bytes = stage.new_bytes();
+                let mut session = stage.scene.user(who);
+                let mut other = ask(&stage.scene, &mut session, kind, &bytes, None);
+                r.parameter("uploadId").1 = other.honest.parameter("uploadId").1.clone();
+            };
+            cases.push(with_subject(&group, format!("uploadId: that of {whose}"), start, other));
+        }
+    }
+    cases.push(with_subject(&group, "the signature of a download", start, |stage, _, r| {
         r.query = stage.download_query();
     }));
     cases
@@ -129,6 +148,18 @@ fn other_values(name: &str) -> Vec<(&'static str, NewValue)> {
                     value.split("%3B").collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("%3B")
                 }),
                 ("in upper case", |value| value.to_uppercase()),
+            ],
+            "partNumber" => vec![
+                ("the next", |_| "2".to_owned()),
+                ("zero", |_| "0".to_owned()),
+                ("negative", |_| "-1".to_owned()),
+                ("beyond the last there can be", |_| "10001".to_owned()),
+                ("with a zero in front", |value| format!("0{value}")),
+                ("with a plus in front", |value| format!("%2B{value}")),
+            ],
+            "uploadId" => vec![
+                ("made up", |value| "0".repeat(value.len())),
+                ("one letter short", |value| value[1..].to_owned()),
             ],
             _ => vec![
                 ("one digit changed", |value| {

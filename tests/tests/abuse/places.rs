@@ -1,6 +1,6 @@
 //! An upload's URL that is to write elsewhere: other keys, other buckets, and other ways to spell a path.
 
-use crate::cases::{Case, Start, with_subject};
+use crate::cases::{Case, Kind, Start, with_subject};
 use crate::stage::{Place, Stage};
 
 type Path = fn(&Stage, &Place) -> String;
@@ -82,8 +82,9 @@ pub fn paths() -> Vec<(&'static str, Path)> {
     ]
 }
 
-pub fn all() -> Vec<Case> {
-    const GROUP: &str = "The path of an upload";
+pub fn all(kind: Kind) -> Vec<Case> {
+    let group = format!("The path of {}", kind.noun());
+    let start = (Start::Fresh, kind);
     let change = |path: Path| {
         move |stage: &mut Stage,
               subject: &crate::stage::Subject,
@@ -91,27 +92,15 @@ pub fn all() -> Vec<Case> {
             r.path = path(stage, &subject.place);
         }
     };
-    let mut cases: Vec<Case> = paths()
-        .into_iter()
-        .map(|(name, path)| with_subject(GROUP, name, (Start::Fresh, true), change(path)))
-        .collect();
-    cases.push(with_subject(
-        GROUP,
-        "the bucket in the host's name",
-        (Start::Fresh, true),
-        |_, subject, r| {
-            let host = format!("{}.{}", subject.place.0, r.header("host").1);
-            r.header("host").1 = host;
-            r.path = format!("/{}", subject.place.1);
-        },
-    ));
-    cases.push(with_subject(
-        GROUP,
-        "another key, in a header (x-rewrite-url)",
-        (Start::Fresh, true),
-        |stage, _, r| {
-            r.say("x-rewrite-url", &path(&stage.bobs.place));
-        },
-    ));
+    let mut cases: Vec<Case> =
+        paths().into_iter().map(|(name, path)| with_subject(&group, name, start, change(path))).collect();
+    cases.push(with_subject(&group, "the bucket in the host's name", start, |_, subject, r| {
+        let host = format!("{}.{}", subject.place.0, r.header("host").1);
+        r.header("host").1 = host;
+        r.path = format!("/{}", subject.place.1);
+    }));
+    cases.push(with_subject(&group, "another key, in a header (x-rewrite-url)", start, |stage, _, r| {
+        r.say("x-rewrite-url", &path(&stage.bobs.place));
+    }));
     cases
 }

@@ -16,7 +16,7 @@ pub struct Column {
 }
 
 struct Row {
-    group: &'static str,
+    group: String,
     name: String,
     outcome: Outcome,
 }
@@ -29,7 +29,7 @@ impl Column {
     /// Notes a case, and prints it with what the store answered.
     pub fn add(&mut self, case: &Case, outcome: Outcome, said: &str) {
         println!("{} | {} | {} | {said} | {}", self.store, case.group, case.name, cell(&outcome));
-        self.rows.push(Row { group: case.group, name: case.name.clone(), outcome });
+        self.rows.push(Row { group: case.group.clone(), name: case.name.clone(), outcome });
     }
 
     fn count(&self, of: impl Fn(&Outcome) -> bool) -> usize {
@@ -41,11 +41,8 @@ impl Column {
         let refused = self.count(|outcome| *outcome == Outcome::Refused);
         let harmless = self.count(|outcome| matches!(outcome, Outcome::Harmless(_)));
         let harm = self.count(|outcome| matches!(outcome, Outcome::Harm(_)));
-        format!(
-            "{}: {} cases, {refused} refused, {harmless} harmless, {harm} harm",
-            self.store,
-            self.rows.len()
-        )
+        let played = self.count(|outcome| *outcome != Outcome::NotOffered);
+        format!("{}: {played} cases, {refused} refused, {harmless} harmless, {harm} harm", self.store)
     }
 
     /// The cases that did harm.
@@ -60,6 +57,7 @@ fn cell(outcome: &Outcome) -> String {
         Outcome::Refused => "refused".to_owned(),
         Outcome::Harmless(why) => format!("harmless: {why}"),
         Outcome::Harm(what) => format!("**harm**: {what}"),
+        Outcome::NotOffered => "not offered".to_owned(),
     }
 }
 
@@ -69,7 +67,8 @@ fn page(columns: &[Column; 3]) -> String {
     let mut text = format!(
         "# Presigned URLs in the wrong hands
 
-What a store makes of a presigned URL that is altered, replayed or used late: refused, or harmless and why. Harmless is
+What a store makes of a presigned URL or form that is altered, replayed or used late: refused, or harmless and why. Not
+offered: the store was not seen to be fit for it, so nobody is given such a URL there. Harmless is
 proved for each case: the bytes behind every confirmed file are unchanged, `confirm_upload` gives the verdict that what was
 stored deserves, nothing was written outside the one key of the URL, and nothing can be read that could not be read before.
 After a refusal the honest request still succeeds. **Harm** is what the product does not prevent on that store.
@@ -85,7 +84,7 @@ Written by `tests/tests/abuse` (`{REGENERATE}`), which compares it at every run.
     let mut group = "";
     for ((local, garage), ceph) in local.rows.iter().zip(&garage.rows).zip(&ceph.rows) {
         if local.group != group {
-            group = local.group;
+            group = &local.group;
             let _ = write!(
                 text,
                 "\n## {group}\n\n| case | local store | Garage | Ceph {release} |\n| --- | --- | --- | --- |\n"

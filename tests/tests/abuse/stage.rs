@@ -1,14 +1,15 @@
 //! Where a case is played: a store with files that must come to no harm, and an upload or a file that the case is about.
 
-use crate::cases::{Case, Start};
+use crate::cases::{Case, Kind, Start};
 use pg_storage_core::presign::Method;
-use pg_storage_tests::flow::{self, Ticket, Upload, some_bytes};
+use pg_storage_tests::flow::{self, Upload, some_bytes};
 use pg_storage_tests::http::{self, Headers};
+use pg_storage_tests::parts::{Form, request_form, try_request_parts, try_sign_parts};
 use pg_storage_tests::raw_http::RawRequest;
 use pg_storage_tests::{Listed, Scene, eventually};
 use postgres::Client;
-use std::collections::BTreeMap;
-use std::time::{Duration, SystemTime};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 /// Physical bucket and key.
 pub type Place = (String, String);
@@ -37,16 +38,50 @@ pub struct Stage {
     played: usize,
 }
 
+/// An upload that was asked for.
+#[derive(Clone)]
+pub struct Asked {
+    pub upload_id: String,
+    pub file_id: String,
+    /// The headers that go with its URL.
+    pub headers: Headers,
+}
+
 /// What a case is about.
 pub struct Subject {
     /// The upload; `None`: a download of Ada's file.
-    pub ticket: Option<Ticket>,
+    pub upload: Option<Asked>,
     /// What the honest client would send, or gets.
     pub bytes: Vec<u8>,
     /// Where its URL points.
     pub place: Place,
     /// The honest request.
     pub honest: RawRequest,
+    /// What the honest request posts, if it is a form.
+    pub form: Option<Form>,
+}
+
+impl Subject {
+    /// The upload, where there is one.
+    #[track_caller]
+    pub fn asked(&self) -> &Asked {
+        self.upload.as_ref().expect("it is an upload")
+    }
+
+    /// What names the part in the query, if it is one.
+    pub fn part_query(&self) -> Vec<(&'static str, String)> {
+        let value = |name: &str| {
+            self.honest.query.iter().find(|(other, _)| other == name).map(|(_, value)| value.clone())
+        };
+        ["partNumber", "uploadId"].into_iter().filter_map(|name| Some((name, value(name)?))).collect()
+    }
+
+    /// Does what the honest client does, and nothing more is to be done by it.
+    #[track_caller]
+    pub fn send_honestly(&self, endpoint: &str) {
+        let answer = self.honest.send(endpoint).expect("the honest request gets an answer");
+        assert!(answer.is_success(), "the honest request: {} {}", answer.status, answer.text());
+    }
 }
 
 /// What the store's owner finds at a place.
@@ -95,45 +130,43 @@ impl Stage {
             return self.download();
         }
         let bytes = self.new_bytes();
-        let mut upload = if case.declared { Upload::declared(&bytes) } else { Upload::of(&bytes) };
-        if case.start == Start::Expired {
-            upload = upload.expiring_in("1 second");
-        }
-        let ticket = upload.request(&mut self.ada);
-        let place = self.scene.place_of_upload(&ticket.upload_id);
-        let honest = RawRequest::to("PUT", ticket.url(), &ticket.headers, &bytes);
+        let expires_in = (case.start == Start::Expired).then_some("1 second");
+        let subject = ask(&self.scene, &mut self.ada, case.kind, &bytes, expires_in);
         match case.start {
             Start::Fresh | Start::Download => {}
             Start::Expired => {
-                let over = ticket.expires_at.expect("a ticket ends");
-                let limit = Duration::from_secs(30);
-                eventually("the end of the URL", limit, || (SystemTime::now() > over).then_some(()));
+                let over = "SELECT clock_timestamp() > expires_at FROM storage.upload_requests WHERE id = ";
+                let over = format!("{over}'{}'", subject.asked().upload_id);
+                eventually("the end of the URL", Duration::from_secs(30), || {
+                    self.scene.value::<bool>(&over).then_some(())
+                });
                 // Stores count in whole seconds.
                 std::thread::sleep(Duration::from_secs(1));
             }
             Start::Confirmed | Start::Deleted => {
-                self.put_and_confirm(&ticket, &bytes);
+                self.send_and_confirm(&subject);
                 if case.start == Start::Deleted {
                     let delete = "SELECT storage.delete_file($1::text::uuid)";
-                    self.ada.execute(delete, &[&ticket.file_id]).expect("delete the file");
+                    self.ada.execute(delete, &[&subject.asked().file_id]).expect("delete the file");
                     self.scene.maintain();
-                    assert!(!self.scene.exists(&place), "the bytes went with the file");
+                    assert!(!self.scene.exists(&subject.place), "the bytes went with the file");
                 }
             }
             Start::Aborted => {
-                flow::abort(&mut self.ada, &ticket.upload_id).expect("abort the upload");
+                flow::abort(&mut self.ada, &subject.asked().upload_id).expect("abort the upload");
             }
         }
-        Subject { ticket: Some(ticket), bytes, place, honest }
+        subject
     }
 
     fn download(&mut self) -> Subject {
         let url = flow::download_url(&mut self.ada, &self.own.file_id);
         Subject {
-            ticket: None,
+            upload: None,
             bytes: self.own.bytes.clone(),
             place: self.own.place.clone(),
             honest: RawRequest::to("GET", &url, &Headers::new(), &[]),
+            form: None,
         }
     }
 
@@ -144,21 +177,56 @@ impl Stage {
 
     /// The honest upload.
     #[track_caller]
-    pub fn put_and_confirm(&mut self, ticket: &Ticket, bytes: &[u8]) {
-        let answer = ticket.put(bytes);
-        assert!(answer.is_success(), "the honest PUT: {} {}", answer.status, answer.text());
-        let verdict = flow::confirm(&mut self.ada, &ticket.upload_id);
+    pub fn send_and_confirm(&mut self, subject: &Subject) {
+        subject.send_honestly(&self.scene.store.endpoint);
+        let verdict = flow::confirm(&mut self.ada, &subject.asked().upload_id);
         assert_eq!(verdict.outcome(), ("uploaded", None), "{verdict:?}");
     }
 
+    /// Every upload in parts that the store has begun.
+    pub fn unfinished(&self) -> BTreeSet<Place> {
+        let mut found = BTreeSet::new();
+        for bucket in self.physical_buckets() {
+            let answer = self.scene.ask_store(Method::Get, (&bucket, ""), &[("uploads", "")]);
+            assert_eq!(answer.status, 200, "{}", answer.text());
+            let text = answer.text();
+            assert!(!text.contains("<IsTruncated>true"), "one page is enough");
+            let ids = text.split("<UploadId>").skip(1).filter_map(|rest| rest.split('<').next());
+            found.extend(ids.map(|id| (bucket.clone(), id.to_owned())));
+        }
+        found
+    }
+
+    /// Whether an upload in parts, by the store's name for it, is still to be completed.
+    pub fn is_pending(&self, multipart_id: &str) -> bool {
+        self.scene.value(&format!(
+            "SELECT EXISTS (SELECT FROM storage.upload_requests WHERE multipart_id = '{multipart_id}'
+                            AND status = 'requested' AND expires_at > clock_timestamp())"
+        ))
+    }
+
+    fn physical_buckets(&self) -> Vec<String> {
+        self.scene.value("SELECT array_agg(name ORDER BY name) FROM storage.physical_buckets")
+    }
+
+    /// Whether the store was seen to be fit for this.
+    pub fn offers(&self, kind: Kind) -> bool {
+        let capability = match kind {
+            Kind::Declared | Kind::Undeclared => return true,
+            Kind::SummedPart | Kind::Part => "parts",
+            Kind::Form => "forms",
+        };
+        self.scene.value(&format!(
+            "SELECT capabilities ->> '{capability}' = 'enforced' FROM storage.store_capabilities"
+        ))
+    }
+
     pub fn snapshot(&self) -> Snapshot {
-        let buckets: Vec<String> =
-            self.scene.value("SELECT array_agg(name ORDER BY name) FROM storage.physical_buckets");
         let listed = |bucket: String| {
             let objects = self.scene.store.listing(&bucket);
             objects.into_iter().map(move |(key, object)| ((bucket.clone(), key), object))
         };
-        buckets.into_iter().flat_map(listed).collect()
+        self.physical_buckets().into_iter().flat_map(listed).collect()
     }
 
     /// What is at a place.
@@ -181,6 +249,54 @@ impl Stage {
     pub fn is_open(&self, place: &Place) -> bool {
         http::get(&format!("{}/{}/{}", self.endpoint(), place.0, place.1)).is_success()
     }
+}
+
+/// Asks for an upload of `bytes`.
+pub fn ask(
+    scene: &Scene,
+    session: &mut Client,
+    kind: Kind,
+    bytes: &[u8],
+    expires_in: Option<&str>,
+) -> Subject {
+    let upload = if kind == Kind::Declared { Upload::declared(bytes) } else { Upload::of(bytes) };
+    let upload = Upload { expires_in: expires_in.map(str::to_owned), ..upload };
+    let (asked, honest, form) = match kind {
+        Kind::Declared | Kind::Undeclared => {
+            let ticket = upload.request(session);
+            let honest = RawRequest::to("PUT", ticket.url(), &ticket.headers, bytes);
+            (
+                Asked { upload_id: ticket.upload_id, file_id: ticket.file_id, headers: ticket.headers },
+                honest,
+                None,
+            )
+        }
+        Kind::SummedPart | Kind::Part => {
+            let summed = kind == Kind::SummedPart;
+            let ticket = try_request_parts(session, &upload, summed).expect("parts are offered");
+            let sums = summed.then(|| vec![flow::sha256(bytes)]);
+            let part =
+                try_sign_parts(session, &ticket.upload_id, &[1], sums.as_deref()).expect("a URL").remove(0);
+            let honest = RawRequest::to("PUT", &part.url, &part.headers, bytes);
+            (
+                Asked { upload_id: ticket.upload_id, file_id: ticket.file_id, headers: part.headers },
+                honest,
+                None,
+            )
+        }
+        Kind::Form => {
+            let form = request_form(session, &upload);
+            let honest = crate::forms::post(&form, bytes);
+            let asked = Asked {
+                upload_id: form.upload_id.clone(),
+                file_id: form.file_id.clone(),
+                headers: Headers::new(),
+            };
+            (asked, honest, Some(form))
+        }
+    };
+    let place = scene.place_of_upload(&asked.upload_id);
+    Subject { upload: Some(asked), bytes: bytes.to_vec(), place, honest, form }
 }
 
 fn treasure(scene: &Scene, session: &mut Client, user: &str) -> Treasure {
