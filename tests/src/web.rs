@@ -12,7 +12,7 @@ use std::time::Duration;
 /// Signs the tokens of the tests' sites.
 const JWT_SECRET: &str = "only of these tests";
 
-/// A site in front of a scene's database: PostGraphile at `/graphql`, a page at `/`. Its login role may become the scene's
+/// A site in front of a scene's database: PostGraphile at `/graphql`, pages at `/`, `/form` and `/parts`. Its login role may become the scene's
 /// manager or writer, or a reader for those who did not log in, and can do nothing itself.
 pub struct Site {
     daemon: Daemon,
@@ -126,14 +126,19 @@ impl Site {
             .unwrap_or_else(|error| panic!("{error}: {} {}\n{}", answer.status, answer.text(), self.log()))
     }
 
-    /// Opens the page in a browser as a user who logged in, uploads `bytes` under `filename` into a bucket, and downloads them
-    /// again; gives what `drive.mjs` saw.
+    /// Opens the page `/` in a browser as a user who logged in, uploads `bytes` under `filename` into a bucket, and downloads
+    /// them again; gives what `drive.mjs` saw.
     pub fn visit(&self, token: &str, bucket: &str, filename: &str, bytes: &[u8]) -> Value {
+        self.visit_page("/", token, bucket, filename, bytes)
+    }
+
+    /// The same on another page: `/form` or `/parts`.
+    pub fn visit_page(&self, page: &str, token: &str, bucket: &str, filename: &str, bytes: &[u8]) -> Value {
         let scripts = scripts();
         let file = scripts.join(filename);
         fs::write(&file, bytes).expect("write the file to be uploaded");
         let task = json!({
-            "chromium": environment::chromium(), "scratch": &scripts, "url": format!("{}/", self.origin),
+            "chromium": environment::chromium(), "scratch": &scripts, "url": format!("{}{page}", self.origin),
             "token": token, "bucket": bucket, "file": file,
         });
         let output = node(&scripts, "drive.mjs").arg(task.to_string()).output().expect("run node");

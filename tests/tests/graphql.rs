@@ -2,6 +2,7 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use pg_storage_tests::flow::{sha256, some_bytes};
+use pg_storage_tests::parts::{Form, SMALLEST};
 use pg_storage_tests::{Scene, docs, http, web::Site};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -127,6 +128,59 @@ fn the_life_of_a_file_over_graphql() {
     assert_eq!(aborted["abortUpload"]["result"], json!({ "status": "aborted", "reason": "ABORTED" }));
     let (verdict, _) = confirm(&site, &ada, &ticket);
     assert_eq!(verdict["status"], "aborted");
+}
+
+#[test]
+fn forms_and_parts_over_graphql() {
+    let scene = Scene::local();
+    scene.user("ada");
+    let site = Site::start(&scene);
+    let ada = site.token("ada", "writer");
+
+    let variables = json!({ "bucket": "private", "filename": "form.txt", "contentType": "text/plain", "maxSize": "1000" });
+    let ticket = site.data(&ada, "RequestForm", &variables)["requestUploadForm"]["result"].take();
+    let fields = ticket["fields"].as_object().unwrap().iter();
+    let form = Form {
+        upload_id: text(&ticket["uploadId"]).to_owned(),
+        file_id: text(&ticket["fileId"]).to_owned(),
+        url: text(&ticket["url"]).to_owned(),
+        fields: fields.map(|(name, value)| (name.clone(), text(value).to_owned())).collect(),
+    };
+    assert!(form.post(b"by form, over GraphQL").is_success());
+    let (verdict, file) = confirm(&site, &ada, &ticket);
+    assert_eq!((&verdict["status"], &file["size"]), (&json!("uploaded"), &json!("21")));
+
+    let bytes = some_bytes("parts over GraphQL", SMALLEST + 10);
+    let variables = json!({ "bucket": "private", "filename": "parts.txt", "contentType": "text/plain",
+                            "size": bytes.len().to_string(), "partSize": SMALLEST.to_string() });
+    let ticket = site.data(&ada, "RequestParts", &variables)["requestMultipartUpload"]["result"].take();
+    assert_eq!((&ticket["deduplicated"], &ticket["partCount"]), (&json!(false), &json!(2)));
+    let upload = json!({ "uploadId": ticket["uploadId"] });
+    for sent in 0..2 {
+        let listed = site.data(&ada, "ListParts", &upload)["listUploadParts"]["result"].take();
+        let missing = listed.as_array().unwrap().iter().filter(|part| part["uploaded"] == false);
+        let missing: Vec<&Value> = missing.map(|part| &part["partNumber"]).collect();
+        assert_eq!(missing.len(), 2 - sent, "{listed}");
+        let (verdict, _) = confirm(&site, &ada, &ticket);
+        assert_eq!((&verdict["status"], &verdict["reason"]), (&json!("requested"), &json!("NOT_UPLOADED")));
+        let variables = json!({ "uploadId": ticket["uploadId"], "partNumbers": [missing[0]] });
+        let part = &site.data(&ada, "SignParts", &variables)["signUploadParts"]["result"].take()[0];
+        let number = |name: &str| text(&part[name]).parse::<usize>().unwrap();
+        put(part, &bytes[number("firstByte")..number("firstByte") + number("size")]);
+    }
+    let (verdict, file) = confirm(&site, &ada, &ticket);
+    assert_eq!((&verdict["status"], &file["sha256"]), (&json!("uploaded"), &json!(sha256(&bytes))));
+    let (message, extensions) = site.error(&ada, "ListParts", &upload);
+    assert!(message.starts_with("UPLOAD_NOT_PENDING: "), "{message} {extensions}");
+
+    let ticket = site.data(
+        &ada,
+        "RequestParts",
+        &json!({ "bucket": "private", "filename": "never.txt", "contentType": "text/plain", "size": "10" }),
+    )["requestMultipartUpload"]["result"]
+        .take();
+    let aborted = site.data(&ada, "AbortUpload", &json!({ "uploadId": ticket["uploadId"] }));
+    assert_eq!(aborted["abortUpload"]["result"]["status"], "aborted");
 }
 
 #[test]

@@ -12,7 +12,7 @@ const confirm = `mutation ($uploadId: UUID!, $fileId: UUID!) {
   }
 }`;
 
-async function graphql(query, variables) {
+export async function graphql(query, variables) {
   const response = await fetch("/graphql", {
     method: "POST",
     headers: { "content-type": "application/json", authorization: `Bearer ${sessionStorage.getItem("token")}` },
@@ -55,7 +55,11 @@ async function upload(bucket, file, onProgress) {
   });
   const ticket = requestUploadUrl.result;
   if (!ticket.deduplicated) await send(file, ticket, onProgress);
-  const { confirmUpload } = await graphql(confirm, { uploadId: ticket.uploadId, fileId: ticket.fileId });
+  return confirmed(ticket);
+}
+
+export async function confirmed({ uploadId, fileId }) {
+  const { confirmUpload } = await graphql(confirm, { uploadId, fileId });
   const { status, reason } = confirmUpload.result;
   if (status !== "uploaded") throw new Error(`the upload is ${status}: ${reason}`);
   return confirmUpload.query.file;
@@ -64,15 +68,18 @@ async function upload(bucket, file, onProgress) {
 const [bucket, input, bar, status, download] = ["bucket", "file", "bar", "status", "download"].map((id) =>
   document.getElementById(id),
 );
-input.onchange = async () => {
-  status.textContent = "";
-  download.hidden = true;
-  try {
-    const file = await upload(bucket.value, input.files[0], (share) => (bar.value = share));
-    download.href = file.downloadUrl;
-    download.hidden = false;
-    status.textContent = `uploaded ${file.filename} ${file.sha256}`;
-  } catch (error) {
-    status.textContent = `failed: ${error.message}`;
-  }
-};
+export function show(upload) {
+  input.onchange = async () => {
+    status.textContent = "";
+    download.hidden = true;
+    try {
+      const file = await upload(bucket.value, input.files[0], (share) => (bar.value = share));
+      download.href = file.downloadUrl;
+      download.hidden = false;
+      status.textContent = `uploaded ${file.filename} ${file.sha256}`;
+    } catch (error) {
+      status.textContent = `failed: ${error.message}`;
+    }
+  };
+}
+show(upload);

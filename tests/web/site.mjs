@@ -1,11 +1,17 @@
-// A site for the tests: the GraphQL API of graphile.config.mjs at /graphql, and the page at /, all on one origin.
+// A site for the tests: the GraphQL API of graphile.config.mjs at /graphql, and its pages, all on one origin.
 import { readFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { postgraphile } from "postgraphile";
 import { grafserv } from "postgraphile/grafserv/node";
 import preset from "./graphile.config.mjs";
 
-const types = { "/": ["page.html", "text/html"], "/page.js": ["page.js", "text/javascript"] };
+const types = {
+  "/": ["page.html", "text/html"],
+  "/form": ["ways.html", "text/html"],
+  "/parts": ["ways.html", "text/html"],
+  "/page.js": ["page.js", "text/javascript"],
+  "/ways.js": ["ways.js", "text/javascript"],
+};
 const api = postgraphile(preset).createServ(grafserv).createHandler();
 
 const server = createServer((request, response) =>

@@ -63,7 +63,7 @@ const ALLOWED_HEADERS: [&str; 8] = [
     "x-amz-sdk-checksum-algorithm",
 ];
 
-/// `etag` is what a browser needs to complete a multipart upload; the rest tells it what it got and how to report trouble.
+/// What tells a script what it got or sent, and how to report trouble. It needs none of them: the server lists the parts.
 const EXPOSE_HEADERS: [&str; 7] = [
     "etag",
     "content-length",
@@ -76,12 +76,12 @@ const EXPOSE_HEADERS: [&str; 7] = [
 
 /// The CORS rule of a bucket. `origins` is not empty: who has none must not let everybody in instead.
 ///
-/// A private bucket takes uploads from scripts (PUT) and shows them the result (HEAD); public and temporary ones let them
-/// read as well (GET).
+/// A private bucket takes uploads from scripts (PUT, and POST for forms) and shows them the result (HEAD); public and
+/// temporary ones let them read as well (GET).
 pub fn cors(access: Access, origins: &[Origin]) -> CorsRule {
     let allowed_methods = match access {
-        Access::Private => vec!["PUT", "HEAD"],
-        Access::Public | Access::Temp => vec!["PUT", "GET", "HEAD"],
+        Access::Private => vec!["PUT", "POST", "HEAD"],
+        Access::Public | Access::Temp => vec!["PUT", "POST", "GET", "HEAD"],
     };
     CorsRule {
         allowed_methods,
@@ -147,9 +147,9 @@ mod tests {
 
     #[test]
     fn methods_follow_access() {
-        assert_eq!(cors(Access::Private, &[]).allowed_methods, ["PUT", "HEAD"]);
-        assert_eq!(cors(Access::Public, &[]).allowed_methods, ["PUT", "GET", "HEAD"]);
-        assert_eq!(cors(Access::Temp, &[]).allowed_methods, ["PUT", "GET", "HEAD"]);
+        assert_eq!(cors(Access::Private, &[]).allowed_methods, ["PUT", "POST", "HEAD"]);
+        assert_eq!(cors(Access::Public, &[]).allowed_methods, ["PUT", "POST", "GET", "HEAD"]);
+        assert_eq!(cors(Access::Temp, &[]).allowed_methods, ["PUT", "POST", "GET", "HEAD"]);
     }
 
     #[test]
