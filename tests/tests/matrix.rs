@@ -62,8 +62,8 @@ const MATRIX: &[(&str, &str)] = &[
     ("++++ xxxx -x-+ ---- ---- xxxx xxx+ ++++", "SELECT storage.request_upload_form('{bucket}', 'a.txt', 'text/plain', 1)"),
     ("++++ xxxx -x-+ ---- ---- xxxx xxx+ ++++", "SELECT storage.request_multipart_upload('{bucket}', 'a.txt', 'text/plain', 1)"),
     // The uploads are by PUT. Not even the superuser sends parts in another's name.
-    ("ssss xxxx ---- ---- ---- xxxx ---- ----", "SELECT storage.sign_upload_parts('{upload}', '{1}')"),
-    ("ssss xxxx ---- ---- ---- xxxx ---- ----", "SELECT storage.list_upload_parts('{upload}')"),
+    ("ssss xxxx ---- ---- ---- xxxx ---- ssss", "SELECT storage.sign_upload_parts('{upload}', '{1}')"),
+    ("ssss xxxx ---- ---- ---- xxxx ---- ssss", "SELECT storage.list_upload_parts('{upload}')"),
     ("++++ xxxx ---- ---- ---- xxxx ---- ++++", "SELECT storage.confirm_upload('{upload}')"),
     ("++++ xxxx ---- ---- ---- xxxx ---- ++++", "SELECT storage.confirm_uploads(ARRAY['{upload}']::uuid[])"),
     ("++++ xxxx ---- ---- ---- xxxx ---- ++++", "SELECT storage.abort_upload('{upload}')"),
