@@ -353,13 +353,16 @@ fn describe(found: &Capabilities) -> Vec<Finding> {
         ("wrong_checksum", found.checksum, "A body with another SHA-256 than signed"),
         ("create_only", found.create_only, "A second PUT to a key with If-None-Match: *"),
         ("copy_source_if_match", found.copy_source_if_match, "A copy whose source has changed"),
+        ("wrong_part_checksum", found.part_checksum, "A part with another SHA-256 than signed"),
     ];
     for (name, support, what) in optional {
         let (level, hint) = match support {
             Support::Enforced => (Level::Ok, None),
             _ => (
                 Level::Warn,
-                Some("Nothing rests on it: pg_storage stages uploads and looks before and after instead."),
+                Some(
+                    "Nothing rests on it: pg_storage stages uploads, reads what came in parts, and looks before and after instead.",
+                ),
             ),
         };
         findings.push(finding(name, level, format!("{what}: {}.", words(support)), hint));

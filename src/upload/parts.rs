@@ -67,7 +67,7 @@ pub fn open_parts(bucket: pgrx::Uuid, mut wanted: PartsWanted<'_>) -> Result<Par
             .detail("It was not seen to refuse a part that is a copy of another object.")
             .hint("Use storage.request_upload_url(), up to 5 GiB; storage.check() tries the store again."));
     }
-    let sums = wanted.sums && capabilities.checksum == Support::Enforced;
+    let sums = wanted.sums && capabilities.part_checksum == Support::Enforced;
     let (physical, key) = (place.physical_name.clone(), place.final_key.clone());
     let content_type = declared.content_type.to_owned();
     let store = session::store(&config)?;

@@ -141,6 +141,42 @@ fn an_aborted_form_is_cleaned_up() {
 }
 
 #[test]
+fn check_says_what_was_seen_of_forms_and_parts() {
+    let form = "A form that was changed, is too late or brings too much: refused.";
+    let kept = [
+        ("forms", "ok", form, None),
+        ("multipart", "ok", "A part that is a copy of another object: refused.", None),
+        ("wrong_part_checksum", "ok", "A part with another SHA-256 than signed: refused.", None),
+    ];
+    let on_ceph = [
+        kept[0],
+        (
+            "multipart",
+            "warn",
+            "A part that is a copy of another object: accepted.",
+            Some("storage.request_multipart_upload() is refused on this store."),
+        ),
+        (
+            "wrong_part_checksum",
+            "warn",
+            "A part with another SHA-256 than signed: accepted.",
+            Some(
+                "Nothing rests on it: pg_storage stages uploads, reads what came in parts, and looks before and after instead.",
+            ),
+        ),
+    ];
+    for (scene, expected) in [(Scene::local(), kept), (Scene::garage(), kept), (Scene::ceph(), on_ceph)] {
+        Upload::of(b"first use").complete(&mut scene.user("ada"), b"first use");
+        let query = "SELECT name, status, detail, hint FROM storage.check()
+                     WHERE name IN ('forms', 'multipart', 'wrong_part_checksum') ORDER BY name";
+        let rows = scene.superuser().query(query, &[]).unwrap();
+        let found: Vec<(&str, &str, &str, Option<&str>)> =
+            rows.iter().map(|row| (row.get(0), row.get(1), row.get(2), row.get(3))).collect();
+        assert_eq!(found, expected);
+    }
+}
+
+#[test]
 fn a_store_that_was_not_seen_to_keep_to_its_forms_gets_none() {
     let scene = Scene::local();
     let mut ada = scene.user("ada");

@@ -107,11 +107,14 @@ impl<'a> Bench<'a> {
         self.signer.url(&request, ago(age))
     }
 
-    /// A URL to PUT a part of `size` bytes of an upload.
-    pub(super) fn part(&mut self, key: &str, upload_id: &str, number: i32, size: usize) -> Ticket {
-        let headers = vec![("content-length", size.to_string())];
-        let number = number.to_string();
-        let query = [("partNumber", number.as_str()), ("uploadId", upload_id)];
+    /// A URL to PUT the first part of an upload: `size` bytes, with this sum.
+    pub(super) fn part(&mut self, key: &str, upload_id: &str, size: usize, sum: Option<&Digest>) -> Ticket {
+        let mut headers = vec![("content-length", size.to_string())];
+        if let Some(sum) = sum {
+            headers.push(("x-amz-checksum-sha256", sum.to_base64()));
+            headers.push(("x-amz-sdk-checksum-algorithm", "SHA256".to_owned()));
+        }
+        let query = [("partNumber", "1"), ("uploadId", upload_id)];
         let url = self.sign_with(key, &headers, &query, 300, 0);
         Ticket { key: key.to_owned(), url, headers }
     }

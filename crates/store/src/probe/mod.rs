@@ -58,6 +58,8 @@ pub struct Capabilities {
     /// An `x-amz-copy-source` that nobody signed does not make a part of an upload a copy of another object, and parts
     /// can be listed and completed. `None`: it was not tried.
     pub parts: Option<Support>,
+    /// A part that does not have the declared SHA-256 is refused.
+    pub part_checksum: Support,
 }
 
 impl Capabilities {

@@ -31,6 +31,11 @@ pub(super) async fn run(bench: &mut Bench<'_>) -> Result<Capabilities, StoreErro
     let with_condition = create_only != Support::Refused;
     let (checksum, head_checksum) = checksum(bench, with_condition).await?;
     let with_sum = checksum != Support::Refused;
+    let in_parts = parts::run(bench, &control, GOOD).await?;
+    let part_checksum = match in_parts {
+        Support::Enforced => parts::sums(bench).await?,
+        _ => Support::default(),
+    };
     Ok(Capabilities {
         checksum,
         length: length(bench).await?,
@@ -41,7 +46,8 @@ pub(super) async fn run(bench: &mut Bench<'_>) -> Result<Capabilities, StoreErro
         tampering: tampering(bench, with_sum, with_condition).await?,
         unsigned: Some(unsigned(bench, &control).await?),
         forms: Some(forms::run(bench).await?),
-        parts: Some(parts::run(bench, &control, GOOD).await?),
+        parts: Some(in_parts),
+        part_checksum,
     })
 }
 

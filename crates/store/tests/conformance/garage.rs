@@ -111,6 +111,7 @@ async fn attempt(binary: &PathBuf, deadline: Instant) -> Option<Server> {
         unsigned: Some(Support::Enforced),
         forms: Some(Support::Enforced),
         parts: Some(Support::Enforced),
+        part_checksum: Support::Enforced,
     };
     let fixture = Fixture {
         url: format!("http://127.0.0.1:{s3}"),

@@ -48,6 +48,7 @@ async fn start() -> Server {
         unsigned: Some(Support::Enforced),
         forms: Some(Support::Enforced),
         parts: Some(Support::Enforced),
+        part_checksum: Support::Enforced,
     };
     let fixture = Fixture { url, region: "local", credentials, capabilities, has_policies: true };
     Server { fixture, serving: serving.abort_handle(), _root: root }

@@ -8,6 +8,7 @@ mod deadlines;
 mod errors;
 mod injection;
 mod probing;
+mod probing_ways;
 mod provisioning;
 mod redirects;
 mod requests;

@@ -14,7 +14,7 @@ use crate::signature;
 
 /// What a store does wrong. One without any vice still checks no signature.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Vices {
+pub(crate) struct Vices {
     /// Wrong bodies are stored.
     ignores_sums: bool,
     /// HEAD repeats the declared sum.
@@ -55,16 +55,23 @@ struct Vices {
     tolerates_without: Option<&'static str>,
 }
 
+impl Vices {
+    /// Signatures are checked, and nothing is wrong.
+    pub(crate) fn none() -> Self {
+        Self { is_strict: true, ..Self::default() }
+    }
+}
+
 #[derive(Default)]
-struct Fake {
-    objects: HashMap<String, (Vec<u8>, Option<String>)>,
+pub(crate) struct Fake {
+    pub(crate) objects: HashMap<String, (Vec<u8>, Option<String>)>,
     broken: HashSet<String>,
     puts: usize,
     has_shed: bool,
 }
 
 impl Fake {
-    fn answer(&mut self, vices: Vices, request: &Request) -> Reply {
+    pub(crate) fn answer(&mut self, vices: Vices, request: &Request) -> Reply {
         if let Some((method, name, status, code)) = vices.answers
             && request.method == method
             && request.path.contains(name)

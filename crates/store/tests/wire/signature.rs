@@ -37,7 +37,13 @@ pub fn permits(request: &Request, tolerated: Option<&str>) -> bool {
         return false;
     }
     let (bucket, key) = request.path[1..].split_once('/').unwrap();
-    let again = Presign { method: Method::Put, bucket, key, expires, headers: &headers, query: &[] };
+    let query: Vec<(&str, &str)> = request
+        .query
+        .split('&')
+        .filter_map(|pair| pair.split_once('='))
+        .filter(|(name, _)| !name.starts_with("X-Amz-"))
+        .collect();
+    let again = Presign { method: Method::Put, bucket, key, expires, headers: &headers, query: &query };
     let url = format!("http://{}", request.header("host").unwrap());
     signer(&url).url(&again, Timestamp::from_unix(at)) == format!("{url}{}?{}", request.path, request.query)
 }
