@@ -27,6 +27,8 @@ missing_packages() {
   compgen -G '/usr/lib/*/faketime/libfaketime.so.1' >/dev/null || compgen -G '/usr/lib/faketime/libfaketime.so.1' >/dev/null ||
     echo libfaketime
   command -v curl >/dev/null || echo "curl ca-certificates"
+  # A page in docs uploads from Python.
+  /usr/bin/python3 -c 'import psycopg' 2>/dev/null || echo python3-psycopg
   # Only to build cargo-pgrx, which links OpenSSL.
   if ! have_cargo_pgrx; then
     command -v pkg-config >/dev/null || echo pkg-config

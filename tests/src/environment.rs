@@ -73,6 +73,18 @@ pub fn node() -> PathBuf {
         .expect("there is no Node.js for this processor among the packages of tests/web/package.json")
 }
 
+/// Debian's Python, which has the PostgreSQL driver that the pages use.
+pub fn python() -> PathBuf {
+    let path = PathBuf::from("/usr/bin/python3");
+    let found = clean_command(&path).args(["-c", "import psycopg"]).output();
+    assert!(
+        found.is_ok_and(|output| output.status.success()),
+        "{} has no psycopg: run `make install-deps`, or install python3-psycopg",
+        path.display()
+    );
+    path
+}
+
 /// The browser.
 pub fn chromium() -> PathBuf {
     let path = PathBuf::from(required("PG_STORAGE_CHROMIUM"));

@@ -22,6 +22,7 @@ pub mod orphans;
 pub mod parts;
 pub mod process;
 pub mod raw_http;
+pub mod reader;
 mod rng;
 pub mod scene;
 mod scratch;

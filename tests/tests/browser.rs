@@ -222,10 +222,4 @@ fn on_garage_a_page_of_another_origin_hears_nothing_and_sends_nothing_once_the_n
 #[test]
 fn what_the_page_about_it_shows_is_what_runs_here() {
     docs::assert_shows_what_runs("docs/browser.md", &["page.html", "page.js", "ways.js"]);
-
-    let scene = Scene::local();
-    scene.user("ada");
-    for statement in docs::blocks(&docs::read("docs/browser.md"), "sql") {
-        assert_eq!(scene.manager("ada").execute(&statement, &[]).unwrap(), 1, "{statement}");
-    }
 }

@@ -3,6 +3,7 @@
 
 use pg_storage_tests::flow::{sha256, some_bytes};
 use pg_storage_tests::parts::{Form, SMALLEST};
+use pg_storage_tests::reader::Reader;
 use pg_storage_tests::{Scene, docs, http, web::Site};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -431,7 +432,7 @@ fn what_the_page_about_it_shows_is_what_runs_here() {
 
     let scene = Scene::local();
     scene.user("ada");
-    scene.superuser().batch_execute(&docs::blocks(&docs::read("docs/graphql.md"), "sql").concat()).unwrap();
+    Reader::new(&scene.database).follow("docs/graphql.md", &["sql"]);
     let site = Site::behind(&scene, "site", "anonymous");
     let ada = site.sign(&json!({ "sub": "ada", "tenant_id": "default", "role": "member" }));
     let file = upload(&site, &ada, "note.txt", b"by a member");

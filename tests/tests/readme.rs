@@ -2,10 +2,10 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::BTreeSet;
-use std::fs;
 
 use pg_storage_tests::docs::{self, blocks};
-use pg_storage_tests::{Cluster, Options, scratch};
+use pg_storage_tests::reader::Reader;
+use pg_storage_tests::{Cluster, Options};
 
 fn readme() -> String {
     docs::read("README.md")
@@ -13,21 +13,9 @@ fn readme() -> String {
 
 #[test]
 fn every_sql_example_runs_and_shows_what_it_says() {
-    let examples = blocks(&readme(), "sql");
-    assert!(examples.len() >= 3, "{examples:?}");
     let cluster = Cluster::start(Options::new().setting("pg_storage.bucket_prefix", "readme"));
     let database = cluster.bare_database();
-    let script = scratch().join("readme.sql");
-    fs::write(&script, examples.join("\n")).unwrap();
-
-    let output = cluster
-        .client_program("psql")
-        .args(["-X", "-v", "ON_ERROR_STOP=1", "-d", database.name(), "-U", "postgres", "-f"])
-        .arg(&script)
-        .output()
-        .unwrap();
-    let (shown, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{shown}\n{errors}");
+    let shown = Reader::new(&database).follow("README.md", &["sql"]);
     let line = |wanted: &str| shown.lines().any(|line| line.trim() == wanted);
     assert!(line("uploaded |"), "the upload was confirmed:\n{shown}");
     assert!(shown.contains("hello "), "the file was downloaded:\n{shown}");
