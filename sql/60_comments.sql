@@ -59,6 +59,10 @@ COMMENT ON FUNCTION storage_private.relocate(uuid, uuid, text) IS
 'Moves a file that the caller may change. Errors: those of storage.move_file().';
 COMMENT ON FUNCTION storage_private.search(uuid, text, integer, uuid) IS
 'The ids of files that are described so and that the caller may list. Errors: those of storage.search_files().';
+COMMENT ON FUNCTION storage_private.look_at_objects(text, boolean, text[], bigint[], text[], text[]) IS
+'Looks at objects of a physical bucket that others brought in, one row for each in order: why no file can be made of it, or what it is. Errors: NOT_CONFIGURED, BULK_UPLOAD_FILES_EXCEEDED.';
+COMMENT ON FUNCTION storage_private.keeper_of(text) IS
+'The endpoint of the store, which has this bucket. Errors: BUCKET_NOT_FOUND, NOT_CONFIGURED, those of the store.';
 COMMENT ON FUNCTION storage_private.provision(uuid) IS
 'Provisions a bucket that the caller can see, now, and gives the name of its physical bucket. Errors: BUCKET_NOT_FOUND.';
 COMMENT ON FUNCTION storage_private.inspect_bucket(uuid) IS

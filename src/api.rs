@@ -21,7 +21,7 @@ mod storage_private {
     use crate::download::{self, Wish};
     use crate::error::{self, Failure, OrRaise};
     use crate::files::contents::{self, New};
-    use crate::files::{listing, places, search};
+    use crate::files::{found, listing, places, search};
     use crate::json::Jsonb;
     use crate::limits;
     use crate::lock::{self, On};
@@ -608,6 +608,55 @@ mod storage_private {
     ) -> SetOfIterator<'static, Uuid> {
         let found = search::described(bucket_id, description.unwrap_or_default(), page_size, or_nil(after));
         SetOfIterator::new(found.or_raise())
+    }
+
+    /// Looks at objects that others brought in, where they are; one row for each, in order.
+    #[allow(clippy::type_complexity)]
+    #[pg_extern(volatile)]
+    fn look_at_objects(
+        physical_name: &str,
+        check_bytes: bool,
+        keys: Vec<Option<String>>,
+        sizes: Vec<Option<i64>>,
+        sha256s: Vec<Option<String>>,
+        content_types: Vec<Option<String>>,
+    ) -> TableIterator<
+        'static,
+        (
+            name!(reason, Option<String>),
+            name!(details, Option<String>),
+            name!(sha256, Option<Vec<u8>>),
+            name!(size, Option<i64>),
+            name!(content_type, Option<String>),
+            name!(etag, Option<String>),
+        ),
+    > {
+        let said: Vec<found::Said<'_>> = keys
+            .iter()
+            .zip(&sizes)
+            .zip(&sha256s)
+            .zip(&content_types)
+            .map(|(((key, size), sha256), content_type)| found::Said {
+                key: key.as_deref().unwrap_or_default(),
+                size: *size,
+                sha256: sha256.as_deref(),
+                content_type: content_type.as_deref(),
+            })
+            .collect();
+        let looked = found::look(physical_name, check_bytes, &said).or_raise();
+        TableIterator::new(looked.into_iter().map(|answer| match answer {
+            Ok(seen) => {
+                let sha256 = seen.sha256.as_bytes().to_vec();
+                (None, None, Some(sha256), Some(seen.size), Some(seen.content_type), seen.etag)
+            }
+            Err(obstacle) => (Some(obstacle.reason), obstacle.details, None, None, None, None),
+        }))
+    }
+
+    /// The endpoint of the store, which has this bucket.
+    #[pg_extern(volatile)]
+    fn keeper_of(physical_name: &str) -> String {
+        found::keeper(physical_name).or_raise()
     }
 
     /// Provisions a bucket now and gives the name of its physical bucket.

@@ -88,11 +88,12 @@ extension_sql_file!(
 extension_sql_file!("../sql/55_listing.sql", name = "listing", requires = ["operations"]);
 extension_sql_file!("../sql/56_files.sql", name = "files", requires = ["listing"]);
 extension_sql_file!("../sql/57_versions.sql", name = "versions", requires = ["files"]);
+extension_sql_file!("../sql/58_import.sql", name = "import", requires = ["versions"]);
 extension_sql_file!(
     "../sql/60_comments.sql",
     name = "comments",
     requires = [
-        "versions",
+        "import",
         claimed_user,
         claimed_tenant,
         asked_operation,
@@ -127,6 +128,8 @@ extension_sql_file!(
         copy,
         relocate,
         search,
+        look_at_objects,
+        keeper_of,
         provision,
         inspect_bucket,
         mark_bucket_deleted,
@@ -142,7 +145,7 @@ extension_sql_file!(
         wake_worker
     ]
 );
-extension_sql_file!("../sql/61_trigger_comments.sql", name = "trigger_comments", requires = ["versions"]);
+extension_sql_file!("../sql/61_trigger_comments.sql", name = "trigger_comments", requires = ["import"]);
 extension_sql_file!("../sql/90_privileges.sql", name = "privileges", finalize);
 
 /// Called by PostgreSQL when the library is loaded. Starts nothing: no thread, runtime or socket may exist before fork.

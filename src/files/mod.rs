@@ -1,9 +1,10 @@
-//! Files once they are there: found, read, copied, moved; and small ones made at once.
+//! Files once they are there: found, read, copied, moved; small ones made at once, and others of what is in the store.
 //!
 //! A file is looked at as its caller and as for a download, since whoever copies bytes can read them. Where they are, the
 //! owner says.
 
 pub mod contents;
+pub mod found;
 pub mod listing;
 pub mod places;
 pub mod search;

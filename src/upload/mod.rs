@@ -24,7 +24,7 @@ mod pending;
 mod request;
 
 pub use admission::{Declared, admit};
-pub use bulk::open_many;
+pub use bulk::{check_count, open_many};
 pub use confirm::{Judgement, Verified, abort, confirm, confirm_many, judge};
 pub use examine::{Examined, examine, note_missing, recorded_capabilities};
 pub use form::open_form;

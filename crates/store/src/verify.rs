@@ -2,6 +2,7 @@
 //!
 //! Two ways, chosen by what the store was seen to enforce. *Direct*: the store refused every other body at upload,
 //! so a HEAD is enough. *Staged*: the bytes are copied to a key that no URL names, and read there through SHA-256.
+//! What was there before anybody asked us, [`found`] looks at where it is.
 //!
 //! Nothing is deleted here, not even a copy that turns out wrong: a DELETE that the store executes late would meet the
 //! copy of a later try. What is to go is the caller's business.
@@ -136,6 +137,68 @@ pub async fn staged(
         // It went after the HEAD.
         Err(error) if error.kind == ErrorKind::NotFound => absent(store, bucket).await,
         Err(error) => Err(error),
+    }
+}
+
+/// What somebody says of an object that did not come through us.
+#[derive(Clone, Debug, Default)]
+pub struct Claim {
+    /// Its length in bytes, if known.
+    pub size: Option<u64>,
+    /// Its SHA-256, if known.
+    pub sha256: Option<Digest>,
+    /// Its content type; `None`: what the store has it with.
+    pub content_type: Option<ContentType>,
+    /// Whether the leading bytes must agree with the content type.
+    pub check_bytes: bool,
+}
+
+/// Looks at an object that others brought in, where it is.
+///
+/// Its hash is the store's word only where the store was seen to refuse other bytes than those of a declared hash, and the
+/// object was not put together from parts; else it is read through SHA-256. Memory does not grow with it.
+///
+/// # Errors
+/// `NoSuchBucket` if the bucket is gone, and whatever the calls fail with.
+pub async fn found(
+    store: &impl Store,
+    bucket: &str,
+    key: &str,
+    claim: &Claim,
+    capabilities: &Capabilities,
+) -> Result<Finding, StoreError> {
+    let Some(head) = store.head(bucket, key).await? else { return absent(store, bucket).await };
+    let stored = head.content_type.as_deref().and_then(|stored| ContentType::parse(stored).ok());
+    let content_type = match claim.content_type.clone().or(stored) {
+        Some(content_type) => content_type,
+        None => ContentType::parse("application/octet-stream")
+            .map_err(|invalid| StoreError::local(ErrorKind::Invalid, "HeadObject", invalid.to_string()))?,
+    };
+    let expected = Expected {
+        size: claim.size.unwrap_or(head.size),
+        sha256: claim.sha256,
+        content_type,
+        check_bytes: claim.check_bytes,
+        mark: None,
+    };
+    if let Some(finding) = wrong_size(&expected, head.size) {
+        return Ok(finding);
+    }
+    // The entity tag of parts has their number behind a hyphen; a sum of theirs may look like one of the whole.
+    let whole = head.etag.as_deref().is_some_and(|etag| !etag.contains('-'));
+    let believed = whole && capabilities.checksum == Support::Enforced;
+    let looked = match head.sha256.filter(|_| believed) {
+        Some(recorded) => {
+            let declared = expected.sha256.unwrap_or(recorded);
+            in_place(store, bucket, key, &expected, declared, capabilities).await
+        }
+        None => read(store, bucket, key, &expected).await.map(Some),
+    };
+    match looked {
+        Ok(Some(finding)) => Ok(finding),
+        Err(error) if error.kind != ErrorKind::NotFound => Err(error),
+        // It went after the HEAD.
+        _ => absent(store, bucket).await,
     }
 }
 
