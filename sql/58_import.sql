@@ -97,7 +97,7 @@ COMMENT ON FUNCTION storage_private.import_bucket(uuid) IS
 
 -- A key has one object, and an import makes one file of it. A job to delete it outlives neither row nor bytes.
 CREATE FUNCTION storage_private.import_obstacle(b storage.buckets, spec storage.import_spec) RETURNS storage.import_verdict
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     v storage.import_verdict;
@@ -107,7 +107,7 @@ BEGIN
     v.status := 'refused';
     SELECT * INTO o FROM storage.objects c WHERE c.physical_name = b.physical_name AND c.key = spec.key;
     IF FOUND THEN
-        SELECT f.id, 'present' INTO v.file_id, v.status FROM storage.files f
+        SELECT f.id, 'present'::storage.import_status INTO v.file_id, v.status FROM storage.files f
         WHERE f.object_id = o.id AND f.bucket_id = b.id AND (spec.file_id IS NULL OR f.id = spec.file_id)
         ORDER BY f.created_at, f.id LIMIT 1;
         IF NOT FOUND THEN
@@ -149,7 +149,7 @@ COMMENT ON FUNCTION storage_private.import_obstacle(storage.buckets, storage.imp
 'Why an object need not or cannot be imported, short of looking at it; NULL: it can.';
 
 CREATE FUNCTION storage_private.import_filename(spec storage.import_spec) RETURNS text
-LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT coalesce($1.filename, regexp_replace(coalesce($1.path, $1.key), '^.*/', ''))
 $$;
@@ -208,7 +208,7 @@ DECLARE
     specs storage.import_spec[] := ARRAY(SELECT s FROM unnest(objects) s);
     verdicts storage.import_verdict[];
     v storage.import_verdict;
-    opens integer[] := '{}';
+    opens integer[] := ARRAY[]::integer[];
     said record;
     seen record;
     here integer;
@@ -221,7 +221,7 @@ BEGIN
     FOR place IN 1 .. cardinality(specs) LOOP
         v := storage_private.import_obstacle(b, specs[place]);
         IF v.status IS NULL THEN
-            opens := opens || place;
+            opens := array_append(opens, place);
         END IF;
         verdicts[place] := v;
     END LOOP;
@@ -242,7 +242,11 @@ BEGIN
             PERFORM storage_private.lock_paths(said.bucket_ids, said.paths);
         END IF;
         here := opens[seen.place];
-        v := (specs[here].key, NULL, 'refused', seen.reason, seen.details);
+        v := NULL;
+        v.key := specs[here].key;
+        v.status := 'refused';
+        v.reason := seen.reason;
+        v.details := seen.details;
         IF seen.reason IS NULL AND replace(specs[here].etag, '"', '') <> coalesce(replace(seen.etag, '"', ''), '') THEN
             v.reason := 'ETAG_MISMATCH';
             v.details := format('declared %s, found %s', specs[here].etag, coalesce(seen.etag, 'none'));

@@ -138,7 +138,9 @@ fn claim(said: &Said<'_>, makers: &[Maker], check_bytes: bool) -> std::result::R
     let size = match said.size.map(u64::try_from) {
         None => None,
         Some(Ok(size)) if size > 0 => Some(size),
-        Some(_) => return Err(Obstacle::new(Token::InvalidFileSize.as_str(), "a file has at least one byte")),
+        Some(_) => {
+            return Err(Obstacle::new(Token::InvalidFileSize.as_str(), "a file has at least one byte"));
+        }
     };
     Ok(Claim {
         size,
@@ -159,9 +161,10 @@ fn judge(finding: Finding) -> std::result::Result<Seen, Obstacle> {
         Finding::SizeMismatch { declared, found } => {
             Obstacle::new("SIZE_MISMATCH", format!("declared {declared} bytes, found {found}"))
         }
-        Finding::HashMismatch { declared, found } => {
-            Obstacle::new("HASH_MISMATCH", format!("declared {}, found {}", declared.to_hex(), found.to_hex()))
-        }
+        Finding::HashMismatch { declared, found } => Obstacle::new(
+            "HASH_MISMATCH",
+            format!("declared {}, found {}", declared.to_hex(), found.to_hex()),
+        ),
         Finding::ContentTypeMismatch { declared, found } => {
             Obstacle::new("CONTENT_TYPE_MISMATCH", format!("declared {declared}, found {found}"))
         }

@@ -20,7 +20,9 @@ struct Old<'scene> {
 impl<'scene> Old<'scene> {
     /// In the store, not yet on record.
     fn made(scene: &'scene Scene) -> Self {
-        let old = Self { scene, name: format!("{}-old", scene.prefix) };
+        // Databases of different clusters share the name, and Garage.
+        let test = sha256(thread::current().name().unwrap().as_bytes())[..12].to_owned();
+        let old = Self { scene, name: format!("{}-{test}", scene.prefix) };
         let answer = scene.at_store(Method::Put, (&old.name, ""), &Headers::new(), &[]);
         assert!(answer.is_success(), "{}", answer.text());
         old
@@ -183,7 +185,9 @@ fn objects_become_files_where_they_are_each_with_a_verdict_of_its_own() {
         assert_eq!(row.get::<_, String>(6), "t/pets/cats/cat one+ü.png/v1");
         assert_eq!((row.get::<_, i32>(7), row.get(8), row.get(9)), (1, true, true));
         assert_eq!(
-            scene.value::<i64>("SELECT count(*) FROM storage.events WHERE kind = 'created' AND upload_id IS NULL"),
+            scene.value::<i64>(
+                "SELECT count(*) FROM storage.events WHERE kind = 'created' AND upload_id IS NULL"
+            ),
             2
         );
         let (mut ada, mut bob) = (scene.user("ada"), scene.user("bob"));
@@ -215,7 +219,8 @@ fn bytes_that_the_store_keeps_but_no_longer_has_whole_are_not_believed() {
     let old = Old::adopted(&scene);
     Upload::declared(b"tried out").complete(&mut scene.user("ada"), b"tried out");
     scene.overwrite(&old.at("summed"), "text/plain", b"Dear Charles,");
-    let verdicts = old.import(&json!([{ "key": "summed", "sha256": sha256(b"Dear Babbage,") }, { "key": "summed" }]));
+    let verdicts =
+        old.import(&json!([{ "key": "summed", "sha256": sha256(b"Dear Babbage,") }, { "key": "summed" }]));
     let outcomes: Vec<_> = verdicts.iter().map(Verdict::outcome).collect();
     assert_eq!(outcomes, [("summed", "refused", Some("HASH_MISMATCH")), ("summed", "imported", None)]);
     let sum: String = scene.value("SELECT encode(sha256, 'hex') FROM storage.objects WHERE key = 'summed'");
@@ -227,7 +232,8 @@ fn an_imported_object_is_ours_from_then_on_and_no_other_is() {
     each_store(|scene| {
         scene.set("pg_storage.deletion_delay", "0");
         let old = Old::adopted(scene);
-        let (mine, others) = (some_bytes("mine", 3000), ["other", "scratch/left/over", "private/a", "pg_storage"]);
+        let (mine, others) =
+            (some_bytes("mine", 3000), ["other", "scratch/left/over", "private/a", "pg_storage"]);
         old.put("mine", "application/octet-stream", &mine);
         for key in others {
             old.put(key, "application/octet-stream", key.as_bytes());
@@ -237,7 +243,8 @@ fn an_imported_object_is_ours_from_then_on_and_no_other_is() {
 
         // Uploads of the same bytes share it; others go below a folder of their own, and nothing is configured.
         let mut ada = scene.user("ada");
-        let alike = Upload::declared(&mine).named("b.bin", "application/octet-stream").to("old").request(&mut ada);
+        let alike =
+            Upload::declared(&mine).named("b.bin", "application/octet-stream").to("old").request(&mut ada);
         assert!(alike.deduplicated, "{alike:?}");
         let new = Upload::declared(b"new").to("old").complete(&mut ada, b"new");
         let place = scene.place_of_file(&new.file_id);
@@ -262,7 +269,10 @@ fn an_imported_object_is_ours_from_then_on_and_no_other_is() {
             assert!(scene.exists(&old.at(key)), "{key}");
         }
         assert_eq!(scene.value::<i64>("SELECT count(*) FROM storage.deletion_queue WHERE due"), 0);
-        assert_eq!(old.import(&json!([{ "key": "mine" }]))[0].outcome(), ("mine", "refused", Some("NOT_UPLOADED")));
+        assert_eq!(
+            old.import(&json!([{ "key": "mine" }]))[0].outcome(),
+            ("mine", "refused", Some("NOT_UPLOADED"))
+        );
     });
 }
 
@@ -282,7 +292,11 @@ fn keys_of_uploads_and_of_deletions_are_not_imported() {
 
     let verdicts = old.import(&json!([{ "key": pending_key }, { "key": done_key }, { "key": "leaving" }]));
     for verdict in verdicts {
-        assert_eq!((&*verdict.status, verdict.reason.as_deref()), ("refused", Some("KEY_TAKEN")), "{verdict:?}");
+        assert_eq!(
+            (&*verdict.status, verdict.reason.as_deref()),
+            ("refused", Some("KEY_TAKEN")),
+            "{verdict:?}"
+        );
     }
     assert_eq!(scene.value::<i64>("SELECT count(*) FROM storage.files"), 1);
 }
@@ -318,7 +332,10 @@ fn only_the_owner_adopts_and_imports_and_only_from_what_is_on_record() {
 fn a_quota_counts_what_is_imported() {
     let scene = Scene::local();
     let old = Old::adopted(&scene);
-    scene.superuser().batch_execute("UPDATE storage.buckets SET max_file_count = 2 WHERE key = 'old'").unwrap();
+    scene
+        .superuser()
+        .batch_execute("UPDATE storage.buckets SET max_file_count = 2 WHERE key = 'old'")
+        .unwrap();
     for key in ["a", "b", "c"] {
         old.put(key, "text/plain", key.as_bytes());
     }
@@ -392,7 +409,9 @@ fn an_import_that_is_killed_goes_on_where_it_was() {
         let mut session = scene.superuser();
         let pid: i32 = session.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0);
         let running = thread::spawn(move || session.batch_execute("CALL go_on()"));
-        eventually("some of them to be imported", Duration::from_secs(60), || (done() > before).then_some(()));
+        eventually("some of them to be imported", Duration::from_secs(60), || {
+            (done() > before).then_some(())
+        });
         if kill == "a backend" {
             scene.superuser().execute("SELECT pg_terminate_backend($1)", &[&pid]).unwrap();
         } else {

@@ -90,6 +90,8 @@ const MATRIX: &[(&str, &str)] = &[
     ("x    x    x    x    x    x    x    +   ", "SELECT storage.reset_cache()"),
     ("x    x    x    x    x    x    x    +   ", "SELECT storage.run_maintenance()"),
     ("xxxx xxxx xxxx xxxx xxxx xxxx xxxx ----", "SELECT storage.scan_orphans((SELECT physical_name FROM storage.buckets WHERE id = '{bucket}'), '1 day', true)"),
+    ("x    x    x    x    x    x    x    -   ", "SELECT storage.adopt_bucket('nobodys-bucket')"),
+    ("xxxx xxxx xxxx xxxx xxxx xxxx xxxx ++++", "SELECT storage.import_objects('{bucket}', '{\"(nothing,,,,,,,,,,)\"}')"),
     ("x    x    x    x    x    x    x    +   ", "SELECT storage.adopt_installation()"),
     ("x    x    x    x    x    x    x    +   ", "SELECT storage.start_worker()"),
     ("++++ ++++ -+-+ ---- ---- xxxx ++++ ++++", "SELECT FROM storage.buckets WHERE id = '{bucket}'"),

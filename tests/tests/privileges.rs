@@ -238,6 +238,8 @@ fn no_level_hands_out_levels_or_runs_the_house() {
         "storage.start_worker()",
         "storage.scan_orphans('any')",
         "storage.adopt_installation()",
+        "storage.adopt_bucket('any')",
+        "storage.import_objects('any', '{}')",
         "storage.claim_events()",
         "storage.acknowledge_events('{1}')",
         "storage.replay_events(now())",
