@@ -1,14 +1,17 @@
 //! Whoever does what a page in `docs` says sees what it shows.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use pg_storage_core::presign::Method;
 use pg_storage_tests::docs;
+use pg_storage_tests::http::{self, Headers};
 use pg_storage_tests::reader::Reader;
-use pg_storage_tests::{Cluster, Garage, Options, scene};
+use pg_storage_tests::{Cluster, Garage, Options, StoreAccess, scene};
 use std::collections::BTreeSet;
 use std::fs;
 
 /// Pages that are followed here; each has a test below.
-const FOLLOWED: [&str; 5] = ["browser", "erasure", "psql", "public-assets", "python"];
+const FOLLOWED: [&str; 7] =
+    ["browser", "erasure", "from-activestorage", "from-supabase", "psql", "public-assets", "python"];
 /// Pages that tests of their own follow or write.
 const OTHERS: [&str; 2] = ["abuse", "graphql"];
 
@@ -71,4 +74,68 @@ fn erasing_a_user() {
 #[test]
 fn uploading_from_a_browser() {
     follow("browser", [local(), garage()]);
+}
+
+/// Puts what another system left into a bucket of the store.
+fn fill(store: &StoreAccess, bucket: &str, objects: &[(&str, &str, &str)]) {
+    let put = |key: &str, content_type: &str, bytes: &str| {
+        let headers = Headers::from([("content-type".to_owned(), content_type.to_owned())]);
+        let answer =
+            http::put(&store.url(Method::Put, (bucket, key), &headers, &[]), &headers, bytes.as_bytes());
+        assert!(answer.is_success(), "PUT {bucket}/{key}: {} {}", answer.status, answer.text());
+    };
+    put("", "", "");
+    for (key, content_type, bytes) in objects {
+        put(key, content_type, bytes);
+    }
+}
+
+/// The clusters of pages about moving in, each with the store that has the objects already.
+fn with_stores() -> [(Cluster, StoreAccess); 2] {
+    let local = local();
+    let access = scene::local_access(&local);
+    [(local, access), (garage(), Garage::shared().access().clone())]
+}
+
+#[test]
+fn moving_from_supabase() {
+    for (cluster, store) in with_stores() {
+        let text = "text/plain";
+        fill(
+            &store,
+            "supabase-files",
+            &[
+                ("stub/documents/letters/Dear Charles.txt/v1", text, "Dear Charles,"),
+                ("stub/documents/notes/G.txt/v2", text, "Note G"),
+                ("stub/documents/engine.txt/v3", text, "The Engine"),
+                ("stub/avatars/ada.svg/v5", "image/svg+xml", "<svg/>"),
+            ],
+        );
+        let supabase = cluster.bare_database();
+        supabase.superuser().batch_execute(&docs::read("tests/moving/supabase.sql")).unwrap();
+        let database = cluster.bare_database();
+        Reader::new(&database)
+            .variable("SUPABASE_URL", &format!("dbname={}", supabase.name()))
+            .follow("docs/from-supabase.md", &COMMANDS);
+    }
+}
+
+#[test]
+fn moving_from_activestorage() {
+    for (cluster, store) in with_stores() {
+        let text = "text/plain";
+        fill(
+            &store,
+            "rails-files",
+            &[
+                ("4hv2zqkq0kpbn1v8wqy3c5lm7d9r", text, "Dear Charles,"),
+                ("9f3kd81bqz0x7vnm2wprty5l6c4h", text, "Note G"),
+                ("c7n1w0x5rk8ypqz2mvt9d6lf3b4j", text, "The Engine"),
+                ("z1x2c3v4b5n6m7k8l9p0q1w2e3r4", text, "torn at sea"),
+            ],
+        );
+        let database = cluster.bare_database();
+        database.superuser().batch_execute(&docs::read("tests/moving/activestorage.sql")).unwrap();
+        Reader::new(&database).follow("docs/from-activestorage.md", &COMMANDS);
+    }
 }
