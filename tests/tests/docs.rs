@@ -10,8 +10,16 @@ use std::collections::BTreeSet;
 use std::fs;
 
 /// Pages that are followed here; each has a test below.
-const FOLLOWED: [&str; 7] =
-    ["browser", "erasure", "from-activestorage", "from-supabase", "psql", "public-assets", "python"];
+const FOLLOWED: [&str; 8] = [
+    "browser",
+    "erasure",
+    "from-activestorage",
+    "from-supabase",
+    "large-files",
+    "psql",
+    "public-assets",
+    "python",
+];
 /// Pages that tests of their own follow or write.
 const OTHERS: [&str; 2] = ["abuse", "graphql"];
 
@@ -57,6 +65,11 @@ fn first_upload_from_psql() {
 #[test]
 fn first_upload_from_python() {
     follow("python", [local(), garage()]);
+}
+
+#[test]
+fn large_files() {
+    follow("large-files", [local(), garage()]);
 }
 
 /// Garage gives nothing to those who do not sign, as the page says.

@@ -176,6 +176,7 @@ pub async fn found(
     };
     let expected = Expected {
         size: claim.size.unwrap_or(head.size),
+        at_most: false,
         sha256: claim.sha256,
         content_type,
         check_bytes: claim.check_bytes,
