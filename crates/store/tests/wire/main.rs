@@ -16,4 +16,5 @@ mod signature;
 mod threads;
 mod uploads;
 mod verifying_direct;
+mod verifying_found;
 mod verifying_staged;
