@@ -387,9 +387,9 @@ fn an_import_that_is_killed_goes_on_where_it_was() {
     // As docs/from-supabase.md does it: whatever has no verdict yet, some at a time.
     scene
         .superuser()
-        .batch_execute(&format!(
+        .batch_execute(
             "CREATE TABLE old AS SELECT 'k/' || lpad(n::text, 2, '0') AS key FROM generate_series(0, 59) n;
-             CREATE TABLE verdicts AS SELECT * FROM storage.import_objects((SELECT id::text FROM storage.buckets WHERE key = 'old'), '{{}}');
+             CREATE TABLE verdicts AS SELECT * FROM storage.import_objects((SELECT id::text FROM storage.buckets WHERE key = 'old'), '{}');
              CREATE PROCEDURE go_on() LANGUAGE plpgsql AS $$
              BEGIN
                  LOOP
@@ -400,8 +400,8 @@ fn an_import_that_is_killed_goes_on_where_it_was() {
                      EXIT WHEN NOT FOUND;
                      COMMIT;
                  END LOOP;
-             END $$"
-        ))
+             END $$",
+        )
         .unwrap();
     let done = || scene.value::<i64>("SELECT count(*) FROM storage.files");
     for kill in ["a backend", "the server"] {
