@@ -1143,7 +1143,7 @@ BEGIN
     RETURN p;
 END $$;
 COMMENT ON FUNCTION storage.adopt_bucket(text) IS
-'Puts a bucket of the store on record that others made and filled: it is used and never created or configured, and what is in it is left alone until import_objects() makes files of it. Its origins, policies and lifecycle stay what they are; uploads go below pg_storage/. Then make buckets with this physical_name. One that is on record stays as it is. For the extension''s owner. Errors: BUCKET_NOT_FOUND, NOT_CONFIGURED, NOT_OWNER_OF_OBJECTS, READ_ONLY, STORE_DENIED, STORE_UNAVAILABLE, STORE_TIMEOUT, STORE_ERROR.';
+'Puts a bucket of the store on record that others made and filled: it is used and never created or configured, and what is in it is left alone until import_objects() makes files of it. Its origins, policies and lifecycle stay what they are; uploads go below pg_storage/, and scan_orphans() compares nothing else of it. Then make buckets with this physical_name. One that is on record stays as it is. For the extension''s owner. Errors: BUCKET_NOT_FOUND, NOT_CONFIGURED, NOT_OWNER_OF_OBJECTS, READ_ONLY, STORE_DENIED, STORE_UNAVAILABLE, STORE_TIMEOUT, STORE_ERROR.';
 
 CREATE FUNCTION storage_private.import_bucket(bucket_id uuid) RETURNS storage.buckets
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
@@ -1152,7 +1152,12 @@ DECLARE
     b storage.buckets;
     kept_by text;
 BEGIN
-    SELECT * INTO STRICT b FROM storage.buckets c WHERE c.id = bucket_id;
+    -- The lock of finish_upload(), so that none of the files finds the bucket deleted meanwhile.
+    SELECT * INTO b FROM storage.buckets c WHERE c.id = bucket_id AND c.deleted_at IS NULL FOR KEY SHARE;
+    IF NOT FOUND THEN
+        PERFORM storage_private.refuse('BUCKET_NOT_FOUND', 'no such bucket', format('Asked for %L.', bucket_id),
+            'A bucket is named by its key or its id; storage.buckets lists those you can see.');
+    END IF;
     -- Of two imports from one physical bucket the second waits: what one has looked at, no other makes, deletes and collects.
     SELECT p.endpoint INTO kept_by FROM storage.physical_buckets p
     WHERE p.name = b.physical_name AND p.provisioned_at IS NOT NULL FOR NO KEY UPDATE;
@@ -1167,7 +1172,7 @@ BEGIN
     RETURN b;
 END $$;
 COMMENT ON FUNCTION storage_private.import_bucket(uuid) IS
-'The bucket, whose physical bucket is on record at this store and held against other imports. Errors: NOT_CONFIGURED.';
+'The bucket, held against its deletion, whose physical bucket is on record at this store and held against other imports. Errors: BUCKET_NOT_FOUND, NOT_CONFIGURED.';
 
 -- A key has one object, and an import makes one file of it. A job to delete it outlives neither row nor bytes.
 CREATE FUNCTION storage_private.import_obstacle(b storage.buckets, spec storage.import_spec) RETURNS storage.import_verdict

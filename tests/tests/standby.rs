@@ -137,7 +137,12 @@ fn a_standby_signs_downloads_and_nothing_else_until_it_is_promoted() {
 
     let mut superuser = standby.connect("postgres", &scenery.database);
     // Not even a dry run: the primary's open transactions are not to be seen here.
-    for call in ["run_maintenance()", "scan_orphans(name) FROM storage.physical_buckets"] {
+    for call in [
+        "run_maintenance()",
+        "scan_orphans(name) FROM storage.physical_buckets",
+        "adopt_bucket('any')",
+        "import_objects('any', '{}')",
+    ] {
         let refusal = refused(superuser.query(&format!("SELECT storage.{call}"), &[]));
         assert_eq!(refusal.code(), ("25006", "READ_ONLY"), "{call}");
     }

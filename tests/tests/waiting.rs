@@ -30,12 +30,13 @@ enum Call {
     Move,
     ListParts,
     ConfirmParts,
+    Import,
     Provision,
     Maintain,
     Check,
 }
 
-const CALLS: [Call; 13] = [
+const CALLS: [Call; 14] = [
     Call::Request,
     Call::RequestMany,
     Call::Confirm,
@@ -46,6 +47,7 @@ const CALLS: [Call; 13] = [
     Call::Move,
     Call::ListParts,
     Call::ConfirmParts,
+    Call::Import,
     Call::Provision,
     Call::Maintain,
     Call::Check,
@@ -116,6 +118,14 @@ impl Stage {
                 };
                 format!("SELECT {function}('{}')", ticket.upload_id)
             }
+            Call::Import => {
+                let ticket = flow::Upload::declared(bytes).complete(&mut ada, bytes);
+                let (physical, _) = scene.place_of_file(&ticket.file_id);
+                scene.overwrite(&(physical, "old".to_owned()), "text/plain", bytes);
+                let bucket: String =
+                    scene.value("SELECT id::text FROM storage.buckets WHERE key = 'private'");
+                format!("SELECT count(*) FROM storage.import_objects('{bucket}', '{{\"(old,,,,,,,,,,)\"}}')")
+            }
             Call::Provision => "SELECT storage.provision_bucket('private')".to_owned(),
             Call::Maintain => {
                 let ticket = flow::Upload::declared(bytes).complete(&mut ada, bytes);
@@ -142,7 +152,7 @@ impl Stage {
             | Call::ListParts
             | Call::ConfirmParts => self.scene.user("ada"),
             Call::Provision => self.scene.manager("ada"),
-            Call::Maintain | Call::Check => self.scene.superuser(),
+            Call::Import | Call::Maintain | Call::Check => self.scene.superuser(),
         }
     }
 
@@ -379,6 +389,7 @@ fn request_timeout_is_the_longest_a_silent_store_can_take() {
             | Call::Move
             | Call::ListParts
             | Call::ConfirmParts
+            | Call::Import
             | Call::Provision => {
                 let refusal = refused(session.batch_execute(&stage.statement));
                 assert_eq!(refusal.code(), ("58030", "STORE_TIMEOUT"), "{call:?}: {refusal:?}");
