@@ -232,13 +232,15 @@ fn an_imported_object_is_ours_from_then_on_and_no_other_is() {
     each_store(|scene| {
         scene.set("pg_storage.deletion_delay", "0");
         let old = Old::adopted(scene);
+        // As others may name it.
+        let key = "t/mine & <yours>+ü \"1\"";
         let (mine, others) =
             (some_bytes("mine", 3000), ["other", "scratch/left/over", "private/a", "pg_storage"]);
-        old.put("mine", "application/octet-stream", &mine);
+        old.put(key, "application/octet-stream", &mine);
         for key in others {
             old.put(key, "application/octet-stream", key.as_bytes());
         }
-        let verdicts = old.import(&json!([{ "key": "mine", "path": "mine.bin" }]));
+        let verdicts = old.import(&json!([{ "key": key, "path": "mine.bin" }]));
         let file = verdicts[0].file_id.clone().unwrap();
 
         // Uploads of the same bytes share it; others go below a folder of their own, and nothing is configured.
@@ -261,18 +263,15 @@ fn an_imported_object_is_ours_from_then_on_and_no_other_is() {
             scene.maintain();
         };
         delete(&file);
-        assert!(scene.exists(&old.at("mine")), "another file has it");
-        assert_eq!(old.import(&json!([{ "key": "mine" }]))[0].outcome(), ("mine", "present", None));
+        assert!(scene.exists(&old.at(key)), "another file has it");
+        assert_eq!(old.import(&json!([{ "key": key }]))[0].outcome(), (key, "present", None));
         delete(&alike.file_id);
-        assert!(!scene.exists(&old.at("mine")));
+        assert!(!scene.exists(&old.at(key)));
         for key in others {
             assert!(scene.exists(&old.at(key)), "{key}");
         }
         assert_eq!(scene.value::<i64>("SELECT count(*) FROM storage.deletion_queue WHERE due"), 0);
-        assert_eq!(
-            old.import(&json!([{ "key": "mine" }]))[0].outcome(),
-            ("mine", "refused", Some("NOT_UPLOADED"))
-        );
+        assert_eq!(old.import(&json!([{ "key": key }]))[0].outcome(), (key, "refused", Some("NOT_UPLOADED")));
     });
 }
 
