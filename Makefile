@@ -1,8 +1,8 @@
 # Every target is a small script under scripts/; `make` alone lists them.
-# Variables: PG_MAJOR (15), PROFILE (dev), PGPORT, T (a name), SECONDS (of make fuzz), S3_* (the store of `make up`).
+# Variables: PG_MAJOR (15), PROFILE (dev), PGPORT, T (a name), SECONDS (of make fuzz), ROWS and others (of make bench), S3_* (the store of `make up`).
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-one fuzz up down url psql lint build install-deps garage ceph web clean
+.PHONY: help demo test test-one fuzz up down url psql bench bench-record lint build install-deps garage ceph web clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | column -t -s '|' 2>/dev/null \
@@ -19,6 +19,12 @@ test-one: ## run the tests whose name contains T, for example: make test-one T=c
 
 fuzz: ## fuzz one target for a while, for example: make fuzz T=parsers SECONDS=60
 	@scripts/fuzz.sh "$(T)" "$(SECONDS)"
+
+bench: ## measure in a release build, against what it could not be faster than, and print one table (half an hour)
+	@scripts/bench.sh
+
+bench-record: ## the same, written to docs/benchmarks.md
+	@scripts/bench.sh --record
 
 up: ## build, start (or refresh) the development cluster and print its URL
 	@scripts/up.sh

@@ -6,7 +6,8 @@ use pg_storage_core::endpoint::Endpoint;
 use pg_storage_core::presign::{Credentials, Secret};
 use pg_storage_store::{CredentialSource, S3Store, Store, StoreConfig, StoreError, each};
 use pg_storage_tests::flow::Upload;
-use pg_storage_tests::{Scene, StoreAccess};
+use pg_storage_tests::scene::remote;
+use pg_storage_tests::{Cluster, Fault, FaultyStore, LocalStore, Scene, StoreAccess};
 
 use crate::files::USER;
 use crate::median::{in_turns, time};
@@ -51,6 +52,19 @@ pub fn row(sizes: Sizes, scene: &Scene, store: &str) -> Row {
     Row::new(format!("confirm_uploads of {}, {store}", sizes.uploads), format!("{ours:.0} ms"))
         .against(format!("{heads:.0} ms as many HEADs, {AT_ONCE} at once"), ratio)
         .goal("≤ 1.3", ratio <= 1.3)
+}
+
+/// The same with a local store that takes each request 20 ms later, as one in another city does.
+pub fn far(sizes: Sizes) -> Row {
+    let store = LocalStore::shared();
+    let way = FaultyStore::before(&store.access().endpoint);
+    let access = StoreAccess { endpoint: way.endpoint(), ..store.access().clone() };
+    let cluster: &'static Cluster = Box::leak(Box::new(Cluster::start(remote(&access))));
+    let scene = crate::warm(Scene::on(cluster, &access));
+    for method in ["HEAD", "GET"] {
+        way.set(method, Fault::Slow(Duration::from_millis(20)));
+    }
+    row(sizes, &scene, "store 20 ms away")
 }
 
 /// A client and its thread, as a backend has them.

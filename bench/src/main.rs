@@ -43,7 +43,7 @@ fn main() {
     });
     part("upload requests", &mut || requests::rows(sizes, warm(local())));
     part("confirmations", &mut || {
-        let mut rows = vec![confirming::row(sizes, &warm(local()), "local store")];
+        let mut rows = vec![confirming::row(sizes, &warm(local()), "local store"), confirming::far(sizes)];
         if std::env::var_os("PG_STORAGE_GARAGE").is_some_and(|path| std::path::Path::new(&path).is_file()) {
             rows.push(confirming::row(sizes, &warm(Scene::garage()), "Garage"));
         } else {
@@ -51,7 +51,7 @@ fn main() {
         }
         rows
     });
-    part("the cache", &mut || vec![cached::calls(sizes)]);
+    part("the cache", &mut || vec![cached::look(sizes), cached::calls(sizes)]);
     part("memory", &mut || {
         let scene = warm(local());
         let mut rows = memory::backends(sizes, &scene);

@@ -32,12 +32,6 @@ impl Row {
         self
     }
 
-    /// Why there is nothing to hold it against.
-    pub fn without(mut self, why: impl Into<String>) -> Self {
-        self.baseline = why.into();
-        self
-    }
-
     /// What it should be, and whether it is.
     pub fn goal(mut self, goal: impl Into<String>, met: bool) -> Self {
         self.goal = goal.into();

@@ -8,6 +8,7 @@
 
 pub mod agreement;
 pub mod backoff;
+pub mod cache;
 pub mod content_type;
 pub mod digest;
 pub mod disposition;
