@@ -69,10 +69,13 @@ fn kept<'conn>(
 /// What runs inside is a call of a function of `storage_private` and nothing that a caller may have supplied. The
 /// search_path is pinned for the statement around that call too: a type that the caller made under a built-in name, and
 /// with it the function of a domain's CHECK, would else be found first and run as the owner.
+///
+/// Nothing of it is compiled: the planner takes calls of functions for dear, and what it gains in a few thousand of them
+/// is less than what compiling takes.
 pub fn as_owner<T>(statement: impl FnOnce() -> Result<T>) -> Result<T> {
     let owner = owner()?;
     let _restored = Identity::assume(owner);
-    let _unpinned = Pinned::to(&[(c"search_path", c"pg_catalog, pg_temp")]);
+    let _unpinned = Pinned::to(&[(c"search_path", c"pg_catalog, pg_temp"), UNCOMPILED]);
     statement()
 }
 
@@ -81,15 +84,24 @@ pub fn as_owner<T>(statement: impl FnOnce() -> Result<T>) -> Result<T> {
 /// The planner cannot know how few rows policies hide: it expects them to hide most, and to sort what is left of a whole
 /// bucket then costs it less than the index. Nor does it know that so short a query is not worth compiling.
 pub fn in_index_order<T>(query: impl FnOnce() -> T) -> T {
-    let _unpinned = Pinned::to(&[(c"enable_sort", c"off"), (c"jit", c"off")]);
+    let _unpinned = Pinned::to(&[(c"enable_sort", c"off"), UNCOMPILED]);
+    query()
+}
+
+/// Runs a query that takes policies for dear, each of its rows being held against them, and is over before it would have
+/// been compiled.
+pub fn uncompiled<T>(query: impl FnOnce() -> T) -> T {
+    let _unpinned = Pinned::to(&[UNCOMPILED]);
     query()
 }
 
 /// Runs a query that is planned for its very values, each time: for one whose best plan depends on how much there is.
 pub fn planned_for_its_values<T>(query: impl FnOnce() -> T) -> T {
-    let _unpinned = Pinned::to(&[(c"plan_cache_mode", c"force_custom_plan"), (c"jit", c"off")]);
+    let _unpinned = Pinned::to(&[(c"plan_cache_mode", c"force_custom_plan"), UNCOMPILED]);
     query()
 }
+
+const UNCOMPILED: (&CStr, &CStr) = (c"jit", c"off");
 
 /// Settings to go back to; an ERROR leaves that to the end of the transaction, as it does for functions with SET.
 struct Pinned {

@@ -97,15 +97,19 @@ pub fn public_url(file: pgrx::Uuid) -> Result<String> {
 
 fn locate(files: &[pgrx::Uuid]) -> Result<Vec<Located>> {
     let visible: Vec<(pgrx::Uuid, String)> = Operation::Sign.during(|| {
-        catalog::read(
-            "SELECT f.id, f.filename
+        catalog::uncompiled(|| {
+            catalog::read(
+                "SELECT f.id, f.filename
          FROM pg_catalog.unnest($1) WITH ORDINALITY AS asked(id, place)
          JOIN storage.files f ON f.id OPERATOR(pg_catalog.=) asked.id
          WHERE f.expires_at IS NULL OR f.expires_at OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp()
          ORDER BY asked.place",
-            &[files.to_vec().into()],
-            |rows| rows.map(|row| Ok(row.get(1)?.zip(row.get(2)?))).filter_map(Result::transpose).collect(),
-        )
+                &[files.to_vec().into()],
+                |rows| {
+                    rows.map(|row| Ok(row.get(1)?.zip(row.get(2)?))).filter_map(Result::transpose).collect()
+                },
+            )
+        })
     })?;
     if visible.is_empty() {
         return Ok(Vec::new());

@@ -14,7 +14,7 @@ use crate::table::Row;
 /// Entries of the table, as `pg_storage.cache_entries` has by default.
 const ENTRIES: usize = 1024;
 /// Physical buckets in it.
-const BUCKETS: usize = 500;
+const BUCKETS: usize = 100;
 
 /// A look that finds its entry, in the table that the server has: without the lightweight lock around it, which is
 /// PostgreSQL's own.

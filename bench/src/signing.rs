@@ -31,12 +31,18 @@ const SECRET: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
 pub fn rows_outside(sizes: Sizes) -> Vec<Row> {
     let keys: Vec<String> = (0..sizes.urls).map(key).collect();
     let mut signer = signer();
-    let hashing = Hashing::of(&sign(&mut signer, &keys[0]), REGION);
+    // As in SQL, all URLs of a batch begin at one time.
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a clock after 1970");
+    let at = Timestamp::from_unix(now.as_secs() as i64);
+    let disposition = content_disposition(true, FILENAME);
+    let hashing = Hashing::of(&sign(&mut signer, &keys[0], &disposition, at), REGION);
     let (ours, hashes) = in_turns(
         sizes.rounds,
         || {
             micros_each(
-                time(|| keys.iter().for_each(|key| drop(black_box(sign(&mut signer, key))))),
+                time(|| {
+                    keys.iter().for_each(|key| drop(black_box(sign(&mut signer, key, &disposition, at))))
+                }),
                 keys.len(),
             )
         },
@@ -75,18 +81,16 @@ fn signer() -> Signer {
     Signer::new(Target::new(&endpoint, REGION, false), credentials)
 }
 
-fn sign(signer: &mut Signer, key: &str) -> String {
-    let disposition = content_disposition(true, FILENAME);
+fn sign(signer: &mut Signer, key: &str, disposition: &str, at: Timestamp) -> String {
     let request = Presign {
         method: Method::Get,
         bucket: BUCKET,
         key,
         expires: 3600,
         headers: &[],
-        query: &[("response-content-disposition", &disposition)],
+        query: &[("response-content-disposition", disposition)],
     };
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a clock after 1970");
-    signer.url(&request, Timestamp::from_unix(now.as_secs() as i64))
+    signer.url(&request, at)
 }
 
 /// Microseconds for one URL of the SDK.

@@ -17,7 +17,7 @@ use crate::clock::{Moment, lifetime};
 use crate::error::{Failure, Result};
 use crate::json::Jsonb;
 use crate::provision::{self, Place};
-use crate::{catalog, guc, installation, limits};
+use crate::{guc, installation, limits};
 
 /// What a caller says about a file to come.
 pub struct Declared<'a> {
@@ -134,7 +134,7 @@ pub fn check_metadata(metadata: &Jsonb) -> Result<()> {
 /// Validates what is declared against the rules and the bucket, and chooses what only the server may choose.
 pub fn admit(bucket: &Bucket, declared: &Declared<'_>) -> Result<Admission> {
     let Accepted { digest, expires } = accept(bucket, declared)?;
-    catalog::run_as_owner("SELECT storage_private.record_installation()", &[])?;
+    installation::record()?;
     let id = installation::maker().upload_id();
     let place = provision::known(bucket)?.map(|place| Placed::new(bucket, &place, digest.as_ref(), &id));
     limits::keep_later(id, bucket, declared.size, declared.path);
