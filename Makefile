@@ -2,7 +2,7 @@
 # Variables: PG_MAJOR (15), PROFILE (dev), PGPORT, T (a name), SECONDS (of make fuzz), ROWS and others (of make bench), S3_* (the store of `make up`).
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-one fuzz up down url psql bench bench-record lint build install-deps garage ceph web clean
+.PHONY: help demo test test-one test-stores fuzz up down url psql bench bench-record lint build install-deps garage ceph web clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | column -t -s '|' 2>/dev/null \
@@ -16,6 +16,9 @@ test: ## install what is missing, build, and run every test
 
 test-one: ## run the tests whose name contains T, for example: make test-one T=cluster
 	@scripts/test-one.sh "$(T)"
+
+test-stores: ## run the tests from outside on each store in turn: local, garage, garage3, ceph (an hour on two cores)
+	@scripts/test-stores.sh
 
 fuzz: ## fuzz one target for a while, for example: make fuzz T=parsers SECONDS=60
 	@scripts/fuzz.sh "$(T)" "$(SECONDS)"

@@ -26,6 +26,7 @@ mod tests {
         for (name, default, unit) in [
             ("upload_url_ttl", "900", Some("s")),
             ("download_url_ttl", "3600", Some("s")),
+            ("download_url_period", "0", Some("s")),
             ("deletion_delay", "86400", Some("s")),
             ("max_pending_uploads", "0", None),
             ("upload_rate", "0", None),
@@ -93,6 +94,7 @@ mod tests {
         for (name, values) in [
             ("upload_url_ttl", &["0", "-1", "604801", "'8d'"][..]),
             ("download_url_ttl", &["0", "-1", "604801"]),
+            ("download_url_period", &["-1", "604801"]),
             ("deletion_delay", &["-1"]),
             ("connect_timeout", &["0", "-1", "'1h'"]),
             ("request_timeout", &["0", "-1"]),

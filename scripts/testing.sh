@@ -57,6 +57,24 @@ all_tests() (
   cargo test --workspace --no-fail-fast --profile "$PROFILE" --no-default-features --features "$features" "$@"
 )
 
+# The names of the files with tests from outside.
+client_test_files() {
+  local path
+  for path in "$ROOT"/tests/tests/*; do basename "$path" .rs; done | sort -u | while read -r path; do
+    # A folder of helpers has no tests of its own.
+    if [[ -e $ROOT/tests/tests/$path.rs || -e $ROOT/tests/tests/$path/main.rs ]]; then printf '%s ' "$path"; fi
+  done
+}
+
+# store_tests STORE FILE…: the tests of these files with the store of the tests chosen.
+store_tests() {
+  local store=$1 file
+  local -a chosen=()
+  shift
+  for file in "$@"; do chosen+=(--test "$file"); done
+  PG_STORAGE_TEST_STORE=$store all_tests "${chosen[@]}"
+}
+
 # Prints the counts as the last line; fails when a test or a phase failed or nothing ran.
 summary() {
   say "Summary"

@@ -355,7 +355,7 @@ BEGIN
     RETURN signed;
 END $$;
 COMMENT ON FUNCTION storage.download_url(uuid, interval, boolean, text) IS
-'A presigned GET URL of one file. expires_in: up to 7 days; NULL: the bucket''s or the server''s. attachment: saved rather than shown. filename: offered instead of the file''s own. Errors: FILE_NOT_FOUND, INVALID_EXPIRY, INVALID_FILENAME, NOT_CONFIGURED.';
+'A presigned GET URL of one file. expires_in: up to 7 days; NULL: the bucket''s or the server''s; with pg_storage.download_url_period it may live longer, never twice as long. attachment: saved rather than shown. filename: offered instead of the file''s own. Errors: FILE_NOT_FOUND, INVALID_EXPIRY, INVALID_FILENAME, NOT_CONFIGURED.';
 
 CREATE FUNCTION storage.download_urls(
     file_ids   uuid[],
@@ -386,7 +386,7 @@ BEGIN
     RETURN storage_private.unsigned_url(file_id);
 END $$;
 COMMENT ON FUNCTION storage.public_url(uuid) IS
-'The stable unsigned URL of a file in a public bucket, under pg_storage.public_url_base when that is set. Errors: FILE_NOT_FOUND, NOT_PUBLIC, NOT_CONFIGURED.';
+'The stable unsigned URL of a file in a public bucket, under pg_storage.public_url_base when that is set. Its bytes never change, and caches are told so. Errors: FILE_NOT_FOUND, NOT_PUBLIC, NOT_CONFIGURED.';
 
 CREATE FUNCTION storage.delete_file(file_id uuid) RETURNS storage.files
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp

@@ -1347,3 +1347,8 @@ REVOKE ALL ON FUNCTION
     storage.adopt_bucket(text), storage.import_objects(text, storage.import_spec[])
 FROM PUBLIC;
 REVOKE ALL ON TYPE storage.import_status, storage.import_spec, storage.import_verdict FROM PUBLIC;
+-- Caches.
+COMMENT ON FUNCTION storage.download_url(uuid, interval, boolean, text) IS
+'A presigned GET URL of one file. expires_in: up to 7 days; NULL: the bucket''s or the server''s; with pg_storage.download_url_period it may live longer, never twice as long. attachment: saved rather than shown. filename: offered instead of the file''s own. Errors: FILE_NOT_FOUND, INVALID_EXPIRY, INVALID_FILENAME, NOT_CONFIGURED.';
+COMMENT ON FUNCTION storage.public_url(uuid) IS
+'The stable unsigned URL of a file in a public bucket, under pg_storage.public_url_base when that is set. Its bytes never change, and caches are told so. Errors: FILE_NOT_FOUND, NOT_PUBLIC, NOT_CONFIGURED.';

@@ -42,6 +42,11 @@ impl Moment {
         self.0
     }
 
+    /// So many seconds after 1970 began.
+    pub fn of_unix(seconds: i64) -> Self {
+        Self(seconds.saturating_sub(POSTGRES_EPOCH).saturating_mul(MICROS))
+    }
+
     /// What a clock that counts from 1970 shows.
     pub fn of_system(time: SystemTime) -> Self {
         let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -1,5 +1,7 @@
 //! `storage.check()`: what is configured, what can be reached, and what the store was seen to enforce.
 
+mod service;
+
 use pg_storage_store::probe::{Capabilities, Support};
 use pg_storage_store::{CredentialSource, Store};
 
@@ -336,6 +338,7 @@ fn capabilities(config: &Config, physical: &str) -> Vec<Finding> {
         Err(failure) => return vec![failed("capabilities", &failure)],
     };
     let mut findings = describe(&found);
+    findings.extend(service::findings(config, physical, &found));
     if let Err(failure) = provision::record_capabilities(config, &found) {
         findings.push(failed("capabilities", &failure));
     }

@@ -4,6 +4,7 @@
 
 use pg_storage_core::disposition::content_disposition;
 use pg_storage_core::error::Token;
+use pg_storage_core::lifetime::in_period;
 use pg_storage_core::name::Filename;
 use pg_storage_core::policy::Access;
 use pg_storage_core::presign::{Method, Presign, Signer, encode_key, plain_url};
@@ -65,15 +66,24 @@ fn sign_one(
         (None, None) => guc::DOWNLOAD_URL_TTL.get().unsigned_abs(),
     };
     let disposition = content_disposition(wish.attachment, wish.filename.unwrap_or(&file.filename));
+    let period = guc::DOWNLOAD_URL_PERIOD.get().unsigned_abs();
+    let (signed, lives) = in_period(now.unix(), expires, period);
+    // Who has the URL may have the bytes: a cache may answer for the store, for a period after it got them.
+    let kept = (lives > expires).then(|| format!("max-age={}", lives - expires));
+    let mut query = vec![("response-content-disposition", disposition.as_str())];
+    if let Some(kept) = &kept {
+        query.insert(0, ("response-cache-control", kept));
+    }
     let request = Presign {
         method: Method::Get,
         bucket: &file.physical_name,
         key: &file.key,
-        expires,
+        expires: lives,
         headers: &[],
-        query: &[("response-content-disposition", &disposition)],
+        query: &query,
     };
-    Ok((file.file, signer.url(&request, now.signing()), now.plus(expires).column()?))
+    let signed = Moment::of_unix(signed);
+    Ok((file.file, signer.url(&request, signed.signing()), signed.plus(lives).column()?))
 }
 
 /// The unsigned URL of a file in a public bucket.

@@ -111,6 +111,9 @@ pub static MAX_INLINE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(8 * 1024 * 
 pub static UPLOAD_URL_TTL: GucSetting<i32> = GucSetting::<i32>::new(900);
 /// Lifetime of download URLs in seconds.
 pub static DOWNLOAD_URL_TTL: GucSetting<i32> = GucSetting::<i32>::new(3600);
+/// Seconds within which a file has the same download URL, so that a cache finds it again. Default 0, none: each URL then
+/// lives exactly as long as was asked for.
+pub static DOWNLOAD_URL_PERIOD: GucSetting<i32> = GucSetting::<i32>::new(0);
 /// Seconds between the last file's end and the object's. The default leaves a day to restore a backup of the database.
 pub static DELETION_DELAY: GucSetting<i32> = GucSetting::<i32>::new(86_400);
 /// Seconds that events are kept, acknowledged or not. The default lets a consumer be down for a week; 0 records none.
@@ -563,6 +566,14 @@ fn define_limits() {
         c"Lifetime of download URLs.",
         &DOWNLOAD_URL_TTL,
         1,
+        week,
+        GucFlags::UNIT_S,
+    );
+    define_int(
+        c"pg_storage.download_url_period",
+        c"Time within which a file has the same download URL; 0: none.",
+        &DOWNLOAD_URL_PERIOD,
+        0,
         week,
         GucFlags::UNIT_S,
     );

@@ -207,7 +207,7 @@ fn has_own_origins(bucket: &Bucket) -> Result<bool> {
 }
 
 /// The origins of every bucket on the physical one, and of this bucket; empty when none is named anywhere.
-fn wanted_origins(config: &Config, bucket: Option<&Bucket>, name: &str) -> Result<Vec<String>> {
+pub fn wanted_origins(config: &Config, bucket: Option<&Bucket>, name: &str) -> Result<Vec<String>> {
     let origins: Option<Vec<String>> = answer_of(
         "SELECT storage_private.wanted_origins($1, $2, $3)",
         &[name.into(), bucket.map(Bucket::id_datum).into(), servers(config).into()],

@@ -72,6 +72,7 @@ impl Question {
                 check_bytes: pending.check_bytes,
                 // Where parts are taken at all, none can be a copy.
                 mark: (capabilities.marked() && pending.parts.is_none()).then(|| pending.id.to_string()),
+                cache_control: pending.access.cache_control(),
             },
         }))
     }

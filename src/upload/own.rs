@@ -85,6 +85,7 @@ impl Own {
             bucket: self.place.physical_name.clone(),
             key: self.place.object_key.clone(),
             content_type: self.pending.content_type.clone(),
+            cache_control: self.pending.access.cache_control(),
             size: self.pending.size.unsigned_abs(),
             digest: self.digest,
             // What refuses wrong bytes at a PUT has the right ones.

@@ -9,7 +9,7 @@ use pg_storage_core::parts::Parts;
 use pg_storage_core::presign::{Method, Presign};
 use pg_storage_store::assemble::arrived;
 use pg_storage_store::probe::Support;
-use pg_storage_store::{ErrorKind, Part, Store, Unfinished};
+use pg_storage_store::{Description, ErrorKind, Part, Store, Unfinished};
 use pgrx::JsonB;
 use pgrx::datum::{Interval, TimestampWithTimeZone};
 
@@ -69,12 +69,12 @@ pub fn open_parts(bucket: pgrx::Uuid, mut wanted: PartsWanted<'_>) -> Result<Par
     }
     let sums = wanted.sums && capabilities.part_checksum == Support::Enforced;
     let (physical, key) = (place.physical_name.clone(), place.final_key.clone());
-    let content_type = declared.content_type.to_owned();
+    let (content_type, cache_control) = (declared.content_type.to_owned(), opened.cache_control);
     let store = session::store(&config)?;
-    let begun =
-        wait::until(
-            async move { store.create_multipart_upload(&physical, &key, &content_type, sums).await },
-        )?;
+    let begun = wait::until(async move {
+        let description = Description { content_type: &content_type, cache_control };
+        store.create_multipart_upload(&physical, &key, description, sums).await
+    })?;
     let multipart_id = begun.inspect_err(|error| {
         if error.kind == ErrorKind::NoSuchBucket {
             cache::evict(&place.physical_name);

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use pg_storage_core::error::Token;
 use pg_storage_core::parts::Parts;
+use pg_storage_core::policy::Access;
 use pg_storage_core::upload::{Reason, Status};
 
 use super::admission::Placed;
@@ -22,6 +23,7 @@ pub struct Pending {
     pub(super) status: Status,
     pub(super) expires_at: Moment,
     pub(super) check_bytes: bool,
+    pub(super) access: Access,
     /// The endpoint of the store that has the bucket, as far as that is on record.
     pub(super) kept_by: Option<String>,
     /// Whether the size is the most there may be.
@@ -78,12 +80,13 @@ pub fn lock(uploads: &[pgrx::Uuid]) -> Result<Vec<Pending>> {
             "SELECT l.content_type, l.size, l.sha256, l.physical_name, l.object_key, l.final_key, l.direct, l.create_only,
                     l.status::pg_catalog.text, l.expires_at, l.verify_content_type, asked.id, p.endpoint,
                     u.method, u.whole OPERATOR(pg_catalog.->>) 'multipart_id',
-                    (u.whole OPERATOR(pg_catalog.->>) 'part_size')::pg_catalog.int8
+                    (u.whole OPERATOR(pg_catalog.->>) 'part_size')::pg_catalog.int8, u.access
              FROM pg_catalog.unnest($1) AS asked(id), LATERAL storage_private.lock_upload(asked.id) AS l,
                   LATERAL storage_private.provisioning_of(l.physical_name, '') AS p,
                   -- The columns of parts are not there before ALTER EXTENSION UPDATE.
-                  LATERAL (SELECT r.method, pg_catalog.to_jsonb(r) AS whole
-                           FROM storage.upload_requests r WHERE r.id OPERATOR(pg_catalog.=) asked.id) AS u",
+                  LATERAL (SELECT r.method, pg_catalog.to_jsonb(r) AS whole, b.access::pg_catalog.text
+                           FROM storage.upload_requests r JOIN storage.buckets b ON b.id OPERATOR(pg_catalog.=) r.bucket_id
+                           WHERE r.id OPERATOR(pg_catalog.=) asked.id) AS u",
             &[ordered.into()],
             |rows| {
                 rows.map(|row| {
@@ -113,6 +116,7 @@ pub fn lock(uploads: &[pgrx::Uuid]) -> Result<Vec<Pending>> {
                         status: parse_status(&row.get::<String>(9)?.ok_or_else(missing)?)?,
                         expires_at: Moment::of(row.get(10)?.ok_or_else(missing)?),
                         check_bytes: row.get(11)?.unwrap_or(true),
+                        access: row.get::<String>(17)?.as_deref().and_then(Access::parse).ok_or_else(missing)?,
                         kept_by: row.get(13)?,
                     })
                 })

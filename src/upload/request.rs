@@ -8,6 +8,7 @@ use std::panic::AssertUnwindSafe;
 use pg_storage_core::content_type::ContentType;
 use pg_storage_core::digest::Digest;
 use pg_storage_core::error::Token;
+use pg_storage_core::policy::Access;
 use pg_storage_core::presign::{Method, Presign};
 use pg_storage_core::upload::signed_headers;
 use pgrx::datum::TimestampWithTimeZone;
@@ -49,6 +50,7 @@ pub(super) struct Opened {
     pub(super) id: pgrx::Uuid,
     pub(super) file_id: pgrx::Uuid,
     place: Option<Named>,
+    pub(super) cache_control: Option<&'static str>,
     pub(super) created_at: Moment,
     pub(super) expires_at: Moment,
 }
@@ -117,7 +119,8 @@ fn insert(bucket: pgrx::Uuid, declared: &Declared<'_>, metadata: &Jsonb) -> Resu
         Operation::Upload.during(|| catalog::write(
             "INSERT INTO storage.upload_requests (bucket_id, filename, content_type, size, sha256, path, metadata, expires_in)
              VALUES ($1, $2, $3, $4, $5, $6, $7::pg_catalog.jsonb, $8)
-             RETURNING id, file_id, physical_name, object_key, create_only, created_at, expires_at, final_key",
+             RETURNING id, file_id, physical_name, object_key, create_only, created_at, expires_at, final_key,
+                 (SELECT b.access::pg_catalog.text FROM storage.buckets b WHERE b.id OPERATOR(pg_catalog.=) bucket_id)",
             &[
                 bucket.into(),
                 declared.filename.into(),
@@ -144,6 +147,12 @@ fn insert(bucket: pgrx::Uuid, declared: &Declared<'_>, metadata: &Jsonb) -> Resu
                         }),
                         _ => None,
                     },
+                    cache_control: row
+                        .get::<String>(9)?
+                        .as_deref()
+                        .and_then(Access::parse)
+                        .ok_or_else(missing)?
+                        .cache_control(),
                     created_at: Moment::of(row.get(6)?.ok_or_else(missing)?),
                     expires_at: Moment::of(row.get(7)?.ok_or_else(missing)?),
                 })
@@ -283,6 +292,7 @@ fn sign(opened: &Opened, declared: &Declared<'_>) -> Result<(String, JsonB, Time
         digest.as_ref(),
         place.create_only,
         marked.then_some(&id),
+        opened.cache_control,
     );
     let borrowed: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let url = session::with_signer(&config, |signer| {

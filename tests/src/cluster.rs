@@ -1,7 +1,9 @@
 //! A throw-away PostgreSQL cluster with the extension's library, reached over its own Unix socket.
 
+use crate::choice::{self, Kind};
 use crate::environment::{self, server_command};
-use crate::{Database, eventually, process, scratch};
+use crate::scene::ORIGIN;
+use crate::{Database, StoreAccess, eventually, process, scratch};
 use postgres::{Client, Config, NoTls};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -22,6 +24,16 @@ pub struct Options {
     settings: BTreeMap<String, String>,
     environment: Vec<(String, String)>,
     programs: Option<PathBuf>,
+    store: Whose,
+}
+
+/// Which store a cluster is to use.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    /// What it is told by settings or environment, else the store of the tests.
+    Chosen,
+    /// What it is told, else its own.
+    Own,
 }
 
 impl Default for Options {
@@ -33,7 +45,20 @@ impl Default for Options {
 impl Options {
     /// The library preloaded, no other setting, an empty environment.
     pub fn new() -> Self {
-        Self { preload: true, settings: BTreeMap::new(), environment: Vec::new(), programs: None }
+        Self {
+            preload: true,
+            settings: BTreeMap::new(),
+            environment: Vec::new(),
+            programs: None,
+            store: Whose::Chosen,
+        }
+    }
+
+    /// Without another store it uses its own, whatever store was chosen for the tests; `why` says what for.
+    pub fn embedded(mut self, why: &str) -> Self {
+        choice::stays(why);
+        self.store = Whose::Own;
+        self
     }
 
     /// Another PostgreSQL, named by the directory of its programs; the extension is installed there.
@@ -80,6 +105,8 @@ pub struct Cluster {
     /// CREATE DATABASE fails while another one copies the same template.
     creating: Mutex<()>,
     programs: PathBuf,
+    /// The store that it uses because it was chosen for the tests.
+    store: Option<&'static StoreAccess>,
 }
 
 impl Cluster {
@@ -88,17 +115,30 @@ impl Cluster {
         let directory = scratch();
         let data = directory.join("data");
         let mut settings = options.settings;
+        let mut environment = options.environment;
+        let told = settings.contains_key("pg_storage.endpoint")
+            || environment.iter().any(|(name, _)| name == "S3_ENDPOINT");
+        let open = options.store == Whose::Chosen && options.preload && !told;
+        let store = if open { Kind::chosen_access() } else { None };
+        if let Some(access) = store {
+            environment.extend(access.environment());
+            // The local store has these by default.
+            for (name, value) in [("bucket_prefix", "tests"), ("allowed_origins", ORIGIN)] {
+                settings.entry(format!("pg_storage.{name}")).or_insert_with(|| value.to_owned());
+            }
+        }
         if options.preload {
             settings.entry("shared_preload_libraries".to_owned()).or_insert_with(|| "pg_storage".to_owned());
         }
         let cluster = Self {
             directory,
             data,
-            environment: options.environment,
+            environment,
             settings: Mutex::new(settings),
             databases: AtomicUsize::new(1),
             creating: Mutex::new(()),
-            programs: options.programs.unwrap_or_else(environment::postgres_programs),
+            programs: options.programs.unwrap_or_else(crate::environment::postgres_programs),
+            store,
         };
         cluster.initialise();
         cluster.start_again();
@@ -152,6 +192,7 @@ impl Cluster {
             databases: AtomicUsize::new(1),
             creating: Mutex::new(()),
             programs: self.programs.clone(),
+            store: self.store,
         };
         standby.write_settings();
         standby.start_again();
@@ -171,6 +212,7 @@ impl Cluster {
             databases: AtomicUsize::new(self.databases.load(Ordering::Relaxed)),
             creating: Mutex::new(()),
             programs: environment::postgres_programs(),
+            store: self.store,
         };
         upgraded.initialise();
         run(server_command(environment::postgres_program("pg_upgrade"))
@@ -187,6 +229,11 @@ impl Cluster {
             .arg(&upgraded.data));
         upgraded.start_again();
         upgraded
+    }
+
+    /// The store that it uses because it was chosen for the tests; `None`: another, or its own.
+    pub fn chosen_store(&self) -> Option<&'static StoreAccess> {
+        self.store
     }
 
     /// A new database with the extension in it.

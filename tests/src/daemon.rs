@@ -64,7 +64,10 @@ impl Drop for Daemon {
         // Both fail only when the process has ended already, which is what is wanted.
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let _ = fs::remove_file(&self.pid_file);
+        // The next process over the same directory may have noted its own by now.
+        if fs::read_to_string(&self.pid_file).is_ok_and(|noted| noted.trim() == self.child.id().to_string()) {
+            let _ = fs::remove_file(&self.pid_file);
+        }
     }
 }
 

@@ -8,6 +8,7 @@
 pub mod backup;
 mod black_hole;
 mod ceph;
+pub mod choice;
 mod cluster;
 mod daemon;
 mod database;

@@ -1,10 +1,12 @@
 //! A database of its own on one of the stores, with roles and users' buckets in it, and a way to the store behind the
 //! extension's back.
 
+use crate::choice::{self, Kind};
 use crate::flow::{Verdict, confirm};
 use crate::http::{self, Headers, Response};
 use crate::{Ceph, Cluster, Database, Garage, LocalStore, Options, StoreAccess, eventually};
 use pg_storage_core::digest::Digest;
+use pg_storage_core::key::upload_of;
 use pg_storage_core::presign::Method;
 use postgres::Client;
 use std::sync::OnceLock;
@@ -28,18 +30,42 @@ pub struct Scene {
     manager: String,
 }
 
-/// Runs one test on the local store that a preloaded cluster serves, and on Garage.
+/// Runs one test on the local store that a preloaded cluster serves, and on Garage; or on the one that was chosen.
 pub fn each_store(test: impl Fn(&Scene)) {
-    for (name, scene) in [("local store", Scene::local()), ("Garage", Scene::garage())] {
+    let scenes = match Kind::chosen() {
+        None => vec![("local store", Scene::local()), ("Garage", Scene::garage())],
+        Some(_) => vec![("the chosen store", Scene::local())],
+    };
+    for (name, scene) in scenes {
         println!("on {name}");
         test(&scene);
     }
 }
 
 impl Scene {
-    /// On the local store of a preloaded cluster.
+    /// On the local store of a preloaded cluster, or on the store that was chosen for the tests instead.
     pub fn local() -> Self {
-        let cluster = Cluster::shared();
+        match Kind::chosen() {
+            None | Some(Kind::Local) => Self::own(Cluster::shared()),
+            Some(Kind::Garage) => Self::garage(),
+            Some(Kind::GarageThree) => Self::garage_three(),
+            Some(Kind::Ceph) => Self::ceph(),
+        }
+    }
+
+    /// On the local store whatever was chosen; `why` says what the test wants of it.
+    pub fn embedded(why: &str) -> Self {
+        static CLUSTER: OnceLock<Cluster> = OnceLock::new();
+        match Kind::chosen() {
+            None | Some(Kind::Local) => Self::own(Cluster::shared()),
+            Some(_) => {
+                choice::stays(why);
+                Self::own(CLUSTER.get_or_init(|| Cluster::start(Options::new().embedded(why))))
+            }
+        }
+    }
+
+    fn own(cluster: &'static Cluster) -> Self {
         Self::new(cluster, local_access(cluster), true)
     }
 
@@ -51,20 +77,26 @@ impl Scene {
         Self::new(cluster, access.clone(), false)
     }
 
+    /// On a Garage of three nodes, of which one is killed and comes back all the time.
+    pub fn garage_three() -> Self {
+        static CLUSTER: OnceLock<Cluster> = OnceLock::new();
+        let access = Garage::shared_three().access();
+        let cluster = CLUSTER.get_or_init(|| Cluster::start(remote(access)));
+        Self::new(cluster, access.clone(), false)
+    }
+
     /// On Ceph.
     pub fn ceph() -> Self {
         static CLUSTER: OnceLock<Cluster> = OnceLock::new();
         let access = Ceph::shared().access();
         let cluster = CLUSTER.get_or_init(|| Cluster::start(remote(access)));
-        // Before release 20 it stores a body whose checksum is wrong.
-        let release = Ceph::version().split('.').next().and_then(|release| release.parse().ok());
-        let direct = release.is_some_and(|release: u32| release >= 20);
-        Self::new(cluster, access.clone(), direct)
+        Self::new(cluster, access.clone(), is_direct(access))
     }
 
     /// On the local store's own binary, which counts what it is asked.
     pub fn counting() -> (Self, &'static LocalStore) {
         static CLUSTER: OnceLock<Cluster> = OnceLock::new();
+        choice::stays("it counts requests");
         let store = LocalStore::shared();
         let cluster = CLUSTER.get_or_init(|| Cluster::start(remote(store.access())));
         (Self::new(cluster, store.access().clone(), true), store)
@@ -72,7 +104,7 @@ impl Scene {
 
     /// On a cluster of the test's own.
     pub fn on(cluster: &'static Cluster, store: &StoreAccess) -> Self {
-        Self::new(cluster, store.clone(), true)
+        Self::new(cluster, store.clone(), is_direct(store))
     }
 
     fn new(cluster: &'static Cluster, store: StoreAccess, direct: bool) -> Self {
@@ -89,6 +121,12 @@ impl Scene {
         };
         scene.set("pg_storage.bucket_prefix", &scene.prefix);
         scene
+    }
+
+    /// How many objects the first pass of maintenance after so many confirmed uploads with declared hashes removes
+    /// because they were staged.
+    pub fn staged(&self, uploads: i64) -> i64 {
+        if self.direct { 0 } else { uploads }
     }
 
     /// A setting of this database, for sessions to come.
@@ -268,8 +306,11 @@ impl Scene {
     }
 
     fn replace(&self, place: &(String, String), content_type: &str, body: &[u8], more: &[(&str, String)]) {
+        // Whoever had the upload's URL would send its mark along, where there is one.
+        let mark = upload_of(&place.1).map(|upload| ("x-amz-meta-upload", upload.to_string()));
         let headers = std::iter::once(&("content-type", content_type.to_owned()))
             .chain(more)
+            .chain(&mark)
             .map(|(name, value)| ((*name).to_owned(), value.clone()))
             .collect();
         let answer = self.at_store(Method::Put, (&place.0, &place.1), &headers, body);
@@ -289,8 +330,23 @@ pub fn remote(access: &StoreAccess) -> Options {
     Options::new().environment(access.environment()).setting("pg_storage.allowed_origins", ORIGIN)
 }
 
-/// How to reach the store that a cluster's background worker serves.
+/// Whether uploads to it go straight to their final key.
+fn is_direct(access: &StoreAccess) -> bool {
+    match access.region.as_str() {
+        "garage" => false,
+        // Before release 20 Ceph stores a body whose checksum is wrong.
+        "default" => {
+            Ceph::version().split('.').next().and_then(|release| release.parse().ok()) >= Some(20_u32)
+        }
+        _ => true,
+    }
+}
+
+/// How to reach the store that a cluster's background worker serves, or the one that it uses instead because it was chosen.
 pub fn local_access(cluster: &Cluster) -> StoreAccess {
+    if let Some(access) = cluster.chosen_store() {
+        return access.clone();
+    }
     let directory = cluster.data().join("pg_storage");
     eventually("the local store's worker to listen", Duration::from_secs(30), || {
         let port: u16 = std::fs::read_to_string(directory.join("port")).ok()?.trim().parse().ok()?;

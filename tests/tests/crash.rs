@@ -92,7 +92,7 @@ fn a_backend_killed_while_copying_leaves_the_upload_to_be_confirmed() {
 
 #[test]
 fn the_local_stores_worker_comes_back_on_the_same_port_with_the_same_data() {
-    let cluster = own(Options::new());
+    let cluster = own(Options::new().embedded("it ends with the server"));
     let (endpoint, worker) = local_store(cluster);
     let scene = Scene::on(cluster, &access_of(cluster, &endpoint));
     let mut ada = scene.user("ada");
@@ -142,7 +142,7 @@ const ENDS: [End; 3] = [
 
 #[test]
 fn the_local_store_keeps_its_objects_through_every_end_of_the_server() {
-    let cluster = own(Options::new());
+    let cluster = own(Options::new().embedded("it ends with the server"));
     let (endpoint, _) = local_store(cluster);
     let scene = Scene::on(cluster, &access_of(cluster, &endpoint));
     let mut kept: Vec<(Ticket, Vec<u8>)> = Vec::new();
@@ -172,7 +172,7 @@ fn half_of(ticket: &Ticket, bytes: &[u8]) -> TcpStream {
 
 #[test]
 fn a_half_sent_upload_is_never_visible() {
-    let cluster = own(Options::new());
+    let cluster = own(Options::new().embedded("it ends with the server"));
     let (endpoint, _) = local_store(cluster);
     let scene = Scene::on(cluster, &access_of(cluster, &endpoint));
     let bytes = flow::some_bytes("torn", 4_000_000);
@@ -219,7 +219,7 @@ fn walk(directory: &std::path::Path) -> Vec<u64> {
 #[test]
 fn fast_shutdown_waits_neither_for_idle_sessions_that_used_the_store_nor_for_stalled_uploads() {
     let remote_store = LocalStore::shared();
-    let local = own(Options::new());
+    let local = own(Options::new().embedded("it takes both kinds of store"));
     let distant = own(remote(remote_store.access()));
     for (cluster, endpoint) in
         [(local, local_store(local).0), (distant, remote_store.access().endpoint.clone())]

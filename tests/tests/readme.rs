@@ -13,7 +13,9 @@ fn readme() -> String {
 
 #[test]
 fn every_sql_example_runs_and_shows_what_it_says() {
-    let cluster = Cluster::start(Options::new().setting("pg_storage.bucket_prefix", "readme"));
+    let cluster = Cluster::start(
+        Options::new().embedded("the README begins with it").setting("pg_storage.bucket_prefix", "readme"),
+    );
     let database = cluster.bare_database();
     let shown = Reader::new(&database).follow("README.md", &["sql"]);
     let line = |wanted: &str| shown.lines().any(|line| line.trim() == wanted);
@@ -31,7 +33,7 @@ fn every_sql_example_runs_and_shows_what_it_says() {
 fn every_store_example_is_a_valid_configuration() {
     let examples = blocks(&readme(), "ini");
     assert!(examples.len() >= 6, "AWS, Garage, Ceph, MinIO, Hetzner and R2: {examples:?}");
-    let cluster = Cluster::start(Options::new());
+    let cluster = Cluster::start(Options::new().embedded("the README sets the store"));
     let mut session = cluster.connect("postgres", "postgres");
     for example in examples {
         let settings: Vec<(&str, &str)> = example
@@ -69,7 +71,7 @@ fn the_settings_table_is_complete() {
         .flat_map(|cell| cell.split(", ").map(|name| name.trim_matches('`').to_owned()))
         .collect();
 
-    let cluster = Cluster::start(Options::new());
+    let cluster = Cluster::start(Options::new().embedded("the README begins with it"));
     let mut session = cluster.connect("postgres", "postgres");
     let mut defined: BTreeSet<String> = session
         .query("SELECT substr(name, 12) FROM pg_settings WHERE name LIKE 'pg\\_storage.%'", &[])

@@ -194,7 +194,7 @@ fn neither_a_dump_nor_any_row_holds_a_secret_or_a_signature() {
 
 #[test]
 fn the_local_stores_credentials_are_its_owners_alone() {
-    let cluster = own(Options::new());
+    let cluster = own(Options::new().embedded("it looks into its directory"));
     let scene = Scene::on(cluster, &local_access(cluster));
     Upload::of(b"x").complete(&mut scene.user("ada"), b"x");
     let directory = cluster.data().join("pg_storage");
@@ -291,7 +291,7 @@ fn a_reload_that_rotates_credentials_logs_neither_the_old_nor_the_new() {
 
 #[test]
 fn no_backend_makes_credentials_that_the_local_store_does_not_know() {
-    let cluster = own(Options::new());
+    let cluster = own(Options::new().embedded("it looks into its directory"));
     let scene = Scene::on(cluster, &local_access(cluster));
     Upload::of(b"x").complete(&mut scene.user("ada"), b"x");
     let file = cluster.data().join("pg_storage").join("credentials");

@@ -35,7 +35,7 @@ fn bench(criterion: &mut Criterion) {
     let digest = Digest::of(b"content");
     let key = content_key("acme", &Uuid::from_u128(1), &digest, &Uuid::from_u128(2));
     let png = ContentType::parse("image/png").unwrap();
-    let headers = signed_headers(&png, 1024, Some(&digest), true, None);
+    let headers = signed_headers(&png, 1024, Some(&digest), true, None, None);
     let headers: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let bucket = "acme-private-0123456789ab";
     let put = Presign { method: Method::Put, bucket, key: &key, expires: 900, headers: &headers, query: &[] };

@@ -34,6 +34,15 @@ impl Access {
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|access| access.as_str() == text)
     }
+
+    /// What objects tell caches about themselves. A public URL names its bytes for good, because no key is ever written
+    /// twice; of other files the URLs change, and whoever signs one says how long it may be kept.
+    pub const fn cache_control(self) -> Option<&'static str> {
+        match self {
+            Self::Public => Some("public, max-age=31536000, immutable"),
+            Self::Private | Self::Temp => None,
+        }
+    }
 }
 
 /// One CORS rule. A bucket has exactly one.
@@ -52,7 +61,8 @@ pub struct CorsRule {
 }
 
 /// What [`crate::upload::signed_headers`] can contain, and `range` for partial downloads.
-const ALLOWED_HEADERS: [&str; 8] = [
+const ALLOWED_HEADERS: [&str; 9] = [
+    "cache-control",
     "content-type",
     "content-length",
     "if-none-match",
@@ -156,7 +166,9 @@ mod tests {
     fn every_signed_header_passes_preflight_by_name() {
         let rule = cors(Access::Private, &[Origin::parse("*").unwrap()]);
         let png = ContentType::parse("image/png").unwrap();
-        for (name, _) in signed_headers(&png, 1, Some(&Digest::of(b"")), true, Some(&uuid::Uuid::nil())) {
+        let mark = uuid::Uuid::nil();
+        let cached = Access::Public.cache_control();
+        for (name, _) in signed_headers(&png, 1, Some(&Digest::of(b"")), true, Some(&mark), cached) {
             assert!(rule.allowed_headers.contains(&name), "{name}");
         }
         assert!(rule.allowed_headers.iter().all(|name| !name.contains('*')));

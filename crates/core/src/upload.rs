@@ -114,9 +114,10 @@ impl Reason {
 /// With a digest, `x-amz-sdk-checksum-algorithm` goes along: Ceph enforces the checksum only when it is present. With
 /// `create_only` the store refuses a key that exists (`if-none-match: *`). With a `mark`, the upload's id, the object
 /// carries it as metadata; should an unsigned `x-amz-copy-source` turn the upload into a copy of another object, the
-/// signed directive has the copy keep that one's metadata, and so not carry it.
+/// signed directive has the copy keep that one's metadata, and so not carry it. `cache_control` is
+/// [`Access::cache_control`](crate::policy::Access::cache_control).
 ///
-/// No value can contain CR or LF: three are numbers, Base64 or an id, three are constants, and a [`ContentType`] has no
+/// No value can contain CR or LF: three are numbers, Base64 or an id, four are constants, and a [`ContentType`] has no
 /// control characters.
 pub fn signed_headers(
     content_type: &ContentType,
@@ -124,9 +125,14 @@ pub fn signed_headers(
     digest: Option<&Digest>,
     create_only: bool,
     mark: Option<&Uuid>,
+    cache_control: Option<&'static str>,
 ) -> Vec<(&'static str, String)> {
-    let mut headers =
-        vec![("content-length", size.to_string()), ("content-type", content_type.as_str().to_owned())];
+    let mut headers = Vec::new();
+    if let Some(cache_control) = cache_control {
+        headers.push(("cache-control", cache_control.to_owned()));
+    }
+    headers.push(("content-length", size.to_string()));
+    headers.push(("content-type", content_type.as_str().to_owned()));
     if create_only {
         headers.push(("if-none-match", "*".to_owned()));
     }
@@ -148,6 +154,7 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
     use super::*;
+    use crate::policy::Access;
     use proptest::prelude::*;
 
     #[test]
@@ -184,7 +191,7 @@ mod tests {
         let png = ContentType::parse("image/png").unwrap();
         let digest = Digest::of(b"");
         assert_eq!(
-            signed_headers(&png, 3_221_225_472, Some(&digest), true, None),
+            signed_headers(&png, 3_221_225_472, Some(&digest), true, None, None),
             [
                 ("content-length", "3221225472".to_owned()),
                 ("content-type", "image/png".to_owned()),
@@ -194,12 +201,17 @@ mod tests {
             ]
         );
         let names = |mark| -> Vec<_> {
-            signed_headers(&png, 1, None, false, mark).into_iter().map(|(name, _)| name).collect()
+            signed_headers(&png, 1, None, false, mark, None).into_iter().map(|(name, _)| name).collect()
         };
         assert_eq!(names(None), ["content-length", "content-type"]);
         assert_eq!(
             names(Some(&Uuid::nil())),
             ["content-length", "content-type", "x-amz-meta-upload", "x-amz-metadata-directive"]
+        );
+        let cached = signed_headers(&png, 1, None, false, None, Access::Public.cache_control());
+        assert_eq!(
+            cached.first().unwrap(),
+            &("cache-control", "public, max-age=31536000, immutable".to_owned())
         );
     }
 
@@ -207,7 +219,7 @@ mod tests {
         #[test]
         fn no_header_value_breaks_a_line(text: String, size: u64, bytes: [u8; 32], create_only: bool, mark: u128) {
             let given = ContentType::parse(&text).unwrap_or_else(|_| ContentType::parse("text/plain; charset=\"u t f\"").unwrap());
-            let headers = signed_headers(&given, size, Some(&Digest::from_bytes(bytes)), create_only, Some(&Uuid::from_u128(mark)));
+            let headers = signed_headers(&given, size, Some(&Digest::from_bytes(bytes)), create_only, Some(&Uuid::from_u128(mark)), Access::Public.cache_control());
             prop_assert!(headers.is_sorted());
             for (_, value) in headers {
                 prop_assert!(value.bytes().all(|byte| (0x20..0x7f).contains(&byte)));

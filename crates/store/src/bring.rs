@@ -4,7 +4,7 @@ use pg_storage_core::digest::Digest;
 
 use crate::copy;
 use crate::error::{ErrorKind, StoreError};
-use crate::store::{HashOutcome, PutOptions, Store};
+use crate::store::{Description, HashOutcome, PutOptions, Store};
 
 /// Where bytes come from.
 #[derive(Clone, Debug)]
@@ -31,6 +31,8 @@ pub struct Bring {
     pub key: String,
     /// The content type to store.
     pub content_type: String,
+    /// What the object shall tell caches.
+    pub cache_control: Option<&'static str>,
     /// Its length in bytes.
     pub size: u64,
     /// Its SHA-256.
@@ -56,15 +58,15 @@ impl Bring {
     /// # Errors
     /// `Unexpected` where the store has something else then, and whatever the calls fail with.
     pub async fn carry_out(self, store: &impl Store) -> Result<Brought, StoreError> {
-        let Self { source, bucket, key, content_type, size, digest, enforced } = self;
+        let Self { source, bucket, key, content_type, cache_control, size, digest, enforced } = self;
+        let description = Description { content_type: &content_type, cache_control };
         let wrong = |operation| {
             let message = "the store has not what it was given";
             Err(StoreError::local(ErrorKind::Unexpected, operation, message))
         };
         match source {
             Source::Value(bytes) => {
-                let options =
-                    PutOptions { content_type: &content_type, sha256: Some(&digest), create_only: false };
+                let options = PutOptions { description, sha256: Some(&digest), create_only: false };
                 store.put(&bucket, &key, bytes, options).await?;
                 if enforced {
                     return match store.head(&bucket, &key).await? {
@@ -75,7 +77,7 @@ impl Bring {
             }
             Source::Object { bucket: from, key: from_key } => {
                 let source = copy::Source { bucket: &from, key: &from_key, size, etag: None };
-                copy::copy(store, source, &bucket, &key, Some(&content_type)).await?;
+                copy::copy(store, source, &bucket, &key, Some(description)).await?;
             }
         }
         match store.hash_object(&bucket, &key, size).await? {

@@ -3,7 +3,7 @@
 use pg_storage_core::parts::{LARGEST, Parts};
 
 use crate::error::{ErrorKind, StoreError};
-use crate::store::{Part, Piece, Store, Unfinished};
+use crate::store::{Description, Part, Piece, Store, Unfinished};
 
 /// Bytes of a copied part. The store works for as long as it copies one, within one call's time.
 const PART: i64 = 1024 * 1024 * 1024;
@@ -21,7 +21,7 @@ pub struct Source<'a> {
     pub etag: Option<&'a str>,
 }
 
-/// Copies an object of any size to `key`, with `content_type` and no other metadata, or with its own where that is `None`.
+/// Copies an object of any size to `key`, with this description and no other metadata, or with its own where that is `None`.
 ///
 /// # Errors
 /// `Precondition` if the source has another entity tag, `NotFound` without source, `Invalid` above 5 GiB with the
@@ -31,18 +31,18 @@ pub async fn copy(
     source: Source<'_>,
     bucket: &str,
     key: &str,
-    content_type: Option<&str>,
+    description: Option<Description<'_>>,
 ) -> Result<(), StoreError> {
     if source.size <= LARGEST {
         let Source { bucket: from, key: from_key, etag, .. } = source;
-        return store.copy(from, from_key, bucket, key, etag, content_type).await.map(drop);
+        return store.copy(from, from_key, bucket, key, etag, description).await.map(drop);
     }
     let invalid = |message: String| StoreError::local(ErrorKind::Invalid, "UploadPartCopy", message);
-    let content_type = content_type.ok_or_else(|| {
+    let description = description.ok_or_else(|| {
         invalid("an object above 5 GiB cannot be copied together with its metadata".to_owned())
     })?;
     let parts = Parts::divide(source.size, Some(PART)).map_err(|error| invalid(error.to_string()))?;
-    copy_in_parts(store, source, bucket, key, content_type, parts).await
+    copy_in_parts(store, source, bucket, key, description, parts).await
 }
 
 /// Copies an object part by part.
@@ -54,10 +54,10 @@ pub async fn copy_in_parts(
     source: Source<'_>,
     bucket: &str,
     key: &str,
-    content_type: &str,
+    description: Description<'_>,
     parts: Parts,
 ) -> Result<(), StoreError> {
-    let upload_id = store.create_multipart_upload(bucket, key, content_type, false).await?;
+    let upload_id = store.create_multipart_upload(bucket, key, description, false).await?;
     let upload = Unfinished { bucket, key, upload_id: &upload_id };
     let outcome = copy_all(store, source, upload, parts).await;
     if outcome.is_err() {

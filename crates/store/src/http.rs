@@ -9,6 +9,7 @@ use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use aws_smithy_http_client::{Builder, Connector};
 use aws_smithy_runtime_api::client::http::{HttpConnector, HttpConnectorSettings};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_runtime_api::http::Headers;
 
 use crate::error::{ErrorKind, StoreError};
 
@@ -27,6 +28,20 @@ pub(crate) fn plain_client() -> SharedHttpClient {
 /// A client for HTTPS (and HTTP) endpoints, trusting the system's certificates.
 pub(crate) fn tls_client() -> SharedHttpClient {
     Builder::new().pool_idle_timeout(POOL_IDLE).tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https()
+}
+
+/// What came back from a request that was granted.
+pub(crate) struct Answer {
+    headers: Headers,
+    /// What its body begins with.
+    pub(crate) body: Vec<u8>,
+}
+
+impl Answer {
+    /// A header's value.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)
+    }
 }
 
 /// Sends requests as a client of presigned URLs does: without the SDK, without retries, each on its own
@@ -69,6 +84,18 @@ impl Plainly {
         headers: &[(&str, String)],
         body: Vec<u8>,
     ) -> Result<(), StoreError> {
+        self.ask(operation, method, url, headers, body).await.map(drop)
+    }
+
+    /// The same, with the answer; of its body no more than an error document may have is read.
+    pub(crate) async fn ask(
+        &self,
+        operation: &'static str,
+        method: &str,
+        url: &str,
+        headers: &[(&str, String)],
+        body: Vec<u8>,
+    ) -> Result<Answer, StoreError> {
         let invalid = |what: &str| StoreError::local(ErrorKind::Invalid, operation, what);
         let mut request = HttpRequest::new(SdkBody::from(body));
         request.set_method(method).map_err(|_| invalid("not a method"))?;
@@ -81,11 +108,12 @@ impl Plainly {
         }
         self.exchange(operation, request, async |response| {
             let status = response.status();
-            if status.is_success() {
-                return Ok(());
-            }
             let headers = response.headers().clone();
-            let document = error_document(response.into_body()).await;
+            let document = beginning(response.into_body()).await;
+            if status.is_success() {
+                return Ok(Answer { headers, body: document });
+            }
+            let document = String::from_utf8_lossy(&document);
             let (code, message) = (element(&document, "Code"), element(&document, "Message"));
             Err(StoreError::from_answer(operation, status.as_u16(), code, message, &headers))
         })
@@ -119,8 +147,8 @@ impl Plainly {
     }
 }
 
-/// The text of an error answer; what cannot be read is left out, because the status has said the essential.
-async fn error_document(body: SdkBody) -> String {
+/// What an answer begins with; what cannot be read is left out, because the status has said the essential.
+async fn beginning(body: SdkBody) -> Vec<u8> {
     let mut stream = ByteStream::new(body);
     let mut document = Vec::new();
     while let Some(Ok(piece)) = stream.next().await {
@@ -129,7 +157,7 @@ async fn error_document(body: SdkBody) -> String {
             break;
         }
     }
-    String::from_utf8_lossy(&document).into_owned()
+    document
 }
 
 /// The text of the first `<name>` in an S3 error document, whose elements have no attributes.

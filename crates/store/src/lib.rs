@@ -32,6 +32,6 @@ pub use error::{ErrorKind, StoreError};
 pub use inspect::{Inspection, Reading, inspect};
 pub use s3::S3Store;
 pub use store::{
-    HEAD_BYTES, HashOutcome, Listed, ListedUpload, MAX_DELETE_BATCH, ObjectHash, ObjectHead, Page, Part,
-    PartPage, Piece, PublicAccessBlock, PutOptions, Store, Unfinished, UploadPage,
+    Description, HEAD_BYTES, HashOutcome, Listed, ListedUpload, MAX_DELETE_BATCH, ObjectHash, ObjectHead,
+    Page, Part, PartPage, Piece, PublicAccessBlock, PutOptions, Store, Unfinished, UploadPage,
 };

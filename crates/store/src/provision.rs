@@ -12,7 +12,7 @@ use uuid::Uuid;
 pub use crate::inspect::{Inspection, Reading, inspect};
 
 use crate::error::{ErrorKind, StoreError};
-use crate::store::{PublicAccessBlock, PutOptions, Store};
+use crate::store::{Description, PublicAccessBlock, PutOptions, Store};
 
 /// How often a step is tried while the store says that another change to the bucket is under way, or does not yet
 /// see the bucket that it has just created.
@@ -233,7 +233,11 @@ async fn keep_writable(store: &impl Store, plan: &Plan, block: PublicAccessBlock
 /// Whether a small object can be stored; any other trouble than a refusal shows where objects are needed.
 async fn may_write(store: &impl Store, plan: &Plan) -> bool {
     let key = format!("{}scratch/writable", plan.key_prefix);
-    let options = PutOptions { content_type: "application/octet-stream", sha256: None, create_only: false };
+    let options = PutOptions {
+        description: Description::typed("application/octet-stream"),
+        sha256: None,
+        create_only: false,
+    };
     let refused = |error: StoreError| error.kind == ErrorKind::Denied;
     if store.put(&plan.bucket, &key, Vec::new(), options).await.is_err_and(refused) {
         return false;

@@ -27,6 +27,8 @@ pub struct ObjectHead {
     pub content_type: Option<String>,
     /// The content encoding it was stored with, which whoever downloads it undoes.
     pub content_encoding: Option<String>,
+    /// What it tells caches about itself.
+    pub cache_control: Option<String>,
     /// The upload that it says it came from, see [`pg_storage_core::upload::signed_headers`].
     pub mark: Option<String>,
     /// The SHA-256 the store has for the whole object. A store may merely echo what the uploader declared.
@@ -48,6 +50,8 @@ pub struct ObjectHash {
     pub content_type: Option<String>,
     /// The content encoding it was stored with.
     pub content_encoding: Option<String>,
+    /// What it tells caches about itself.
+    pub cache_control: Option<String>,
     /// The upload that it says it came from.
     pub mark: Option<String>,
     /// The first [`HEAD_BYTES`] bytes, fewer if the object is shorter.
@@ -66,11 +70,27 @@ pub enum HashOutcome {
     },
 }
 
+/// What an object says of itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Description<'a> {
+    /// Its content type.
+    pub content_type: &'a str,
+    /// What it tells caches, see [`pg_storage_core::policy::Access::cache_control`].
+    pub cache_control: Option<&'a str>,
+}
+
+impl<'a> Description<'a> {
+    /// Of an object that leaves caches to themselves.
+    pub const fn typed(content_type: &'a str) -> Self {
+        Self { content_type, cache_control: None }
+    }
+}
+
 /// How an object is to be stored.
 #[derive(Clone, Copy, Debug)]
 pub struct PutOptions<'a> {
-    /// The content type to store.
-    pub content_type: &'a str,
+    /// What it is to say of itself.
+    pub description: Description<'a>,
     /// The SHA-256 the store shall check the bytes against.
     pub sha256: Option<&'a Digest>,
     /// Refuse ([`ErrorKind::Precondition`](crate::ErrorKind::Precondition)) if the key exists. Not every store
@@ -240,7 +260,7 @@ pub trait Store: Send + Sync {
     ) -> impl Future<Output = Result<Option<String>, StoreError>> + Send;
 
     /// Copies an object of at most 5 GiB within the store, asking it to compute a SHA-256; the copy's entity tag.
-    /// With a `content_type` that is all the copy's metadata; without, the copy has the source's metadata.
+    /// With a `description` that is all the copy's metadata; without, the copy has the source's metadata.
     /// It is sent once: whoever repeats it must expect the first one to be carried out later than the second.
     /// With `source_etag`, `Precondition` if the source is not that one (where the store honours it).
     fn copy(
@@ -250,7 +270,7 @@ pub trait Store: Send + Sync {
         bucket: &str,
         key: &str,
         source_etag: Option<&str>,
-        content_type: Option<&str>,
+        description: Option<Description<'_>>,
     ) -> impl Future<Output = Result<Option<String>, StoreError>> + Send;
 
     /// Deletes at most [`MAX_DELETE_BATCH`] objects: one outcome per key, in the order given. A key that does not
@@ -278,7 +298,7 @@ pub trait Store: Send + Sync {
         &self,
         bucket: &str,
         key: &str,
-        content_type: &str,
+        description: Description<'_>,
         checksums: bool,
     ) -> impl Future<Output = Result<String, StoreError>> + Send;
 

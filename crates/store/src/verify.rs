@@ -10,11 +10,12 @@
 use pg_storage_core::agreement;
 use pg_storage_core::content_type::ContentType;
 use pg_storage_core::digest::Digest;
+use pg_storage_core::policy::Access;
 
 use crate::copy::{Source, copy};
 use crate::error::{ErrorKind, StoreError};
 use crate::probe::{Capabilities, Support};
-use crate::store::{HEAD_BYTES, HashOutcome, ObjectHash, Store};
+use crate::store::{Description, HEAD_BYTES, HashOutcome, ObjectHash, Store};
 
 /// What the upload promised.
 #[derive(Clone, Debug)]
@@ -31,6 +32,8 @@ pub struct Expected {
     pub check_bytes: bool,
     /// What the object must carry as a mark, on a store where an upload can become a copy of another object.
     pub mark: Option<String>,
+    /// What the kept object shall tell caches; `None`: nothing that lets strangers keep it.
+    pub cache_control: Option<&'static str>,
 }
 
 /// What was found. When several things are wrong, the first in this order is reported, except that [`staged`] does not
@@ -130,7 +133,8 @@ pub async fn staged(
     let honoured = capabilities.copy_source_if_match == Support::Enforced;
     let pin = head.etag.as_deref().filter(|_| honoured);
     // A mark has to be seen on what is kept, for the staging object may be another one by now.
-    let replaced = expected.mark.is_none().then_some(content_type.as_str());
+    let described = Description { content_type: &content_type, cache_control: expected.cache_control };
+    let replaced = expected.mark.is_none().then_some(described);
     let source = Source { bucket, key: staging_key, size: head.size, etag: pin };
     match copy(store, source, bucket, final_key, replaced).await {
         Ok(()) => read(store, bucket, final_key, expected).await,
@@ -181,6 +185,8 @@ pub async fn found(
         content_type,
         check_bytes: claim.check_bytes,
         mark: None,
+        // What an object said that others brought in is their word, and stays.
+        cache_control: Access::Public.cache_control(),
     };
     if let Some(finding) = wrong_size(&expected, head.size) {
         return Ok(finding);
@@ -234,19 +240,41 @@ async fn in_place(
             verdict(typed, head.size, declared, head.etag)
         }
     };
-    Ok(Some(plain(finding, expected, head.content_encoding)))
+    Ok(Some(plain(finding, expected, head.content_encoding, head.cache_control)))
 }
 
 /// Nobody signs a content encoding, and stores keep one all the same: whoever downloads the file would undo an encoding
-/// that was never done. The copy of a staged upload leaves it behind.
-fn plain(finding: Finding, expected: &Expected, encoding: Option<String>) -> Finding {
-    match (finding, encoding) {
-        (Finding::Verified { content_type, .. }, Some(encoding)) if !encoding.is_empty() => {
+/// that was never done. Nor does anybody sign what a file that is not public tells caches, so it must not ask them to show
+/// it to strangers. The copy of a staged upload leaves both behind.
+fn plain(
+    finding: Finding,
+    expected: &Expected,
+    encoding: Option<String>,
+    cache_control: Option<String>,
+) -> Finding {
+    let encoding = encoding.filter(|encoding| !encoding.is_empty());
+    let shared = cache_control.filter(|said| expected.cache_control.is_none() && is_shared(said));
+    let found = match (encoding, shared) {
+        (Some(encoding), _) => format!("encoded as {encoding}"),
+        (None, Some(shared)) => format!("to be cached as {shared}"),
+        (None, None) => return finding,
+    };
+    match finding {
+        Finding::Verified { content_type, .. } => {
             let declared = expected.content_type.as_str().to_owned();
-            Finding::ContentTypeMismatch { declared, found: format!("{content_type}, encoded as {encoding}") }
+            Finding::ContentTypeMismatch { declared, found: format!("{content_type}, {found}") }
         }
-        (finding, _) => finding,
+        finding => finding,
     }
+}
+
+/// Whether a `Cache-Control` lets a cache show to many what it got for one. What browsers add of their own, such as
+/// `no-cache`, does not; nor does what some stores say of every object.
+fn is_shared(cache_control: &str) -> bool {
+    cache_control.split(',').any(|directive| {
+        let name = directive.split('=').next().unwrap_or(directive).trim();
+        ["public", "s-maxage", "immutable"].iter().any(|shared| name.eq_ignore_ascii_case(shared))
+    })
 }
 
 /// What an object holds, by reading it.
@@ -299,7 +327,7 @@ fn judge(expected: &Expected, read: ObjectHash) -> Finding {
     let leading = expected.check_bytes.then_some(read.head.as_slice());
     let finding =
         verdict(agreed_type(expected, read.content_type, leading), read.size, read.sha256, read.etag);
-    plain(finding, expected, read.content_encoding)
+    plain(finding, expected, read.content_encoding, read.cache_control)
 }
 
 /// The type decides about an object whose size and hash are as promised.

@@ -197,7 +197,7 @@ fn judge_fresh(stage: &mut Stage, case: &Case, subject: &Subject, asked: &Asked,
     let content = match stage.content(&subject.place) {
         Content::Absent => None,
         Content::Unreadable => return judge_unreadable(stage, asked),
-        Content::Stored(bytes, content_type, encoded) => Some((bytes, content_type, encoded)),
+        Content::Stored(bytes, content_type, unsigned) => Some((bytes, content_type, unsigned)),
     };
     if let Some((bytes, ..)) = &content {
         let stolen = stage.treasures().into_iter().find(|treasure| treasure.bytes == *bytes);
@@ -209,7 +209,7 @@ fn judge_fresh(stage: &mut Stage, case: &Case, subject: &Subject, asked: &Asked,
     let right = |expected: (&str, Option<&str>)| {
         expect(verdict.outcome() == expected, || format!("{expected:?} expected, and it is {verdict:?}"))
     };
-    let Some((bytes, content_type, encoded)) = content else {
+    let Some((bytes, content_type, unsigned)) = content else {
         if case.start == Start::Expired {
             let ended = verdict.outcome() == ("expired", Some("EXPIRED"));
             expect(ended || right(("requested", Some("NOT_UPLOADED"))).is_ok(), || format!("{verdict:?}"))?;
@@ -233,7 +233,7 @@ fn judge_fresh(stage: &mut Stage, case: &Case, subject: &Subject, asked: &Asked,
     // What goes straight to its final key keeps the encoding, and so does a copy that has to keep its mark; other copies of
     // what is staged do not.
     } else if content_type != "text/plain"
-        || encoded && (case.kind == Kind::Declared && stage.scene.direct || is_marked(stage))
+        || unsigned && (case.kind == Kind::Declared && stage.scene.direct || is_marked(stage))
     {
         Some("CONTENT_TYPE_MISMATCH")
     } else {

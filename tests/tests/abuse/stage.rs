@@ -89,7 +89,7 @@ pub enum Content {
     Absent,
     /// The store does not even give it to the owner of the bucket.
     Unreadable,
-    /// Bytes, type, and whether they are said to be encoded.
+    /// Bytes, type, and whether they are said to be encoded or to be for all caches, which nobody signed.
     Stored(Vec<u8>, String, bool),
 }
 
@@ -236,8 +236,9 @@ impl Stage {
         match answer.status {
             200 => {
                 let content_type = answer.headers.get("content-type").cloned().unwrap_or_default();
-                let encoded = answer.headers.contains_key("content-encoding");
-                Content::Stored(answer.body, content_type, encoded)
+                let cached = answer.headers.get("cache-control").is_some_and(|said| said.contains("public"));
+                let unsigned = cached || answer.headers.contains_key("content-encoding");
+                Content::Stored(answer.body, content_type, unsigned)
             }
             403 => Content::Unreadable,
             404 => Content::Absent,

@@ -5,6 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use pg_storage_core::content_type::ContentType;
 use pg_storage_core::digest::Digest;
+use pg_storage_core::policy::Access;
 use pg_storage_core::presign::{Form, Method, Presign, SignedForm, Signer, Timestamp};
 use pg_storage_core::upload::signed_headers;
 use tokio::task::JoinSet;
@@ -12,7 +13,7 @@ use uuid::Uuid;
 
 use super::reason::Reason;
 use crate::error::{ErrorKind, StoreError};
-use crate::http::Plainly;
+use crate::http::{Answer, Plainly};
 use crate::s3::S3Store;
 use crate::store::Store as _;
 
@@ -81,7 +82,15 @@ impl<'a> Bench<'a> {
     ) -> Result<Ticket, StoreError> {
         let content_type = ContentType::parse("application/octet-stream")
             .map_err(|error| StoreError::local(ErrorKind::Invalid, OPERATION, error.to_string()))?;
-        let headers = signed_headers(&content_type, body.len() as u64, sha256, create_only, None);
+        let headers = signed_headers(
+            &content_type,
+            body.len() as u64,
+            sha256,
+            create_only,
+            None,
+            // One that is missed when it is left out: what public files carry is tried like the rest.
+            Access::Public.cache_control(),
+        );
         let key = self.key(name);
         let url = self.sign(&key, &headers, 300, 0);
         Ok(Ticket { key, url, headers })
@@ -89,21 +98,21 @@ impl<'a> Bench<'a> {
 
     /// Signs as if `age` seconds ago.
     pub(super) fn sign(&mut self, key: &str, headers: &Headers, expires: u32, age: i64) -> String {
-        self.sign_with(key, headers, &[], expires, age)
+        self.url(Method::Put, key, headers, &[], (expires, age))
     }
 
-    fn sign_with(
+    /// The same for any request, with parameters; `times` are the lifetime and the age.
+    pub(super) fn url(
         &mut self,
+        method: Method,
         key: &str,
         headers: &Headers,
         query: &[(&str, &str)],
-        expires: u32,
-        age: i64,
+        (expires, age): (u32, i64),
     ) -> String {
         let headers: Vec<(&str, &str)> =
             headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        let request =
-            Presign { method: Method::Put, bucket: self.bucket, key, expires, headers: &headers, query };
+        let request = Presign { method, bucket: self.bucket, key, expires, headers: &headers, query };
         self.signer.url(&request, ago(age))
     }
 
@@ -115,7 +124,7 @@ impl<'a> Bench<'a> {
             headers.push(("x-amz-sdk-checksum-algorithm", "SHA256".to_owned()));
         }
         let query = [("partNumber", "1"), ("uploadId", upload_id)];
-        let url = self.sign_with(key, &headers, &query, 300, 0);
+        let url = self.url(Method::Put, key, &headers, &query, (300, 0));
         Ticket { key: key.to_owned(), url, headers }
     }
 
@@ -185,8 +194,26 @@ impl<'a> Bench<'a> {
         judge(sent, reason)
     }
 
-    /// Sends all bodies to one create-only URL at the same time.
-    pub(super) async fn race(&mut self, ticket: &Ticket, bodies: &[Vec<u8>]) -> Race {
+    /// Sends a request without a body; `Err` within, if it was refused for `reason`.
+    ///
+    /// # Errors
+    /// As [`Bench::send`].
+    pub(super) async fn fetch(
+        &mut self,
+        method: &str,
+        url: &str,
+        headers: &Headers,
+        reason: Reason,
+    ) -> Result<Result<Answer, StoreError>, StoreError> {
+        match self.sender(url).ask("presigned request", method, url, headers, Vec::new()).await {
+            Ok(answer) => Ok(Ok(answer)),
+            Err(error) if reason.explains(&error) => Ok(Err(error)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Sends all bodies to one URL at the same time; whoever is refused should be for `reason`.
+    pub(super) async fn race(&mut self, ticket: &Ticket, bodies: &[Vec<u8>], reason: Reason) -> Race {
         let sender = self.sender(&ticket.url);
         let mut running = JoinSet::new();
         for (index, body) in bodies.iter().enumerate() {
@@ -196,7 +223,7 @@ impl<'a> Bench<'a> {
         }
         let mut race = Race { winners: Vec::new(), trouble: None };
         for (index, sent) in running.join_all().await {
-            match judge(sent, Reason::Condition) {
+            match judge(sent, reason) {
                 Ok(Reply::Stored) => race.winners.push(index),
                 Ok(Reply::Refused) => {}
                 Ok(Reply::Unknown) => {

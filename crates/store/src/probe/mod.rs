@@ -8,6 +8,7 @@ mod bench;
 mod forms;
 mod parts;
 mod reason;
+mod service;
 mod trials;
 
 use pg_storage_core::presign::Signer;
@@ -16,6 +17,8 @@ use serde::{Deserialize, Serialize};
 use crate::error::StoreError;
 use crate::s3::S3Store;
 use bench::Bench;
+
+pub use service::{Service, preflight, reads_publicly, serve};
 
 /// What became of one promise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

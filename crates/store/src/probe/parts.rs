@@ -7,7 +7,7 @@ use super::bench::{Bench, Ticket};
 use super::reason::Reason;
 use crate::assemble::arrived;
 use crate::error::{ErrorKind, StoreError};
-use crate::store::{Store as _, Unfinished};
+use crate::store::{Description, Store as _, Unfinished};
 
 /// Of another length than what could be copied.
 const BODY: &[u8] = b"a part";
@@ -39,8 +39,8 @@ pub(super) async fn sums(bench: &mut Bench<'_>) -> Result<Support, StoreError> {
 
 /// `None`: the store does not know such uploads.
 async fn begin(bench: &Bench<'_>, key: &str, sums: bool) -> Result<Option<String>, StoreError> {
-    let begun =
-        bench.store.create_multipart_upload(bench.bucket, key, "application/octet-stream", sums).await;
+    let description = Description::typed("application/octet-stream");
+    let begun = bench.store.create_multipart_upload(bench.bucket, key, description, sums).await;
     match begun {
         Ok(upload_id) => Ok(Some(upload_id)),
         Err(error) if lacks(&error) => Ok(None),

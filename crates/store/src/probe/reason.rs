@@ -28,6 +28,8 @@ pub(super) enum Reason {
     SumOrCondition,
     /// It is not what was signed, or no longer valid.
     Signature,
+    /// The same, or the store does not even say that there is something.
+    Absence,
 }
 
 impl Reason {
@@ -41,6 +43,11 @@ impl Reason {
             Self::Condition => is_condition(error),
             Self::SumOrCondition => is_bad_request(error) || is_condition(error),
             Self::Signature => is_bad_request(error) || is_forbidden(error),
+            Self::Absence => {
+                is_bad_request(error)
+                    || is_forbidden(error)
+                    || matches!(error.kind, ErrorKind::NotFound | ErrorKind::NoSuchBucket)
+            }
         }
     }
 }

@@ -10,10 +10,10 @@ use super::bench::{Bench, OPERATION, Reply, Ticket};
 use super::reason::Reason;
 use super::{Capabilities, Support, forms, parts};
 use crate::error::{ErrorKind, StoreError};
-use crate::store::Store as _;
+use crate::store::{Description, PutOptions, Store as _};
 
 /// How many write one key at once, and how often: fewer miss the servers that are only sometimes wrong.
-const WRITERS: u8 = 16;
+pub(super) const WRITERS: u8 = 16;
 const ROUNDS: usize = 10;
 
 /// How often a round is run while some of its writers learn nothing.
@@ -21,8 +21,15 @@ const TRIES: u32 = 3;
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
-const GOOD: &[u8] = b"what was promised, byte for byte";
-const BAD: &[u8] = b"something else of the same length";
+pub(super) const GOOD: &[u8] = b"what was promised, byte for byte";
+pub(super) const BAD: &[u8] = b"something else of the same length";
+
+/// How the server itself stores what a trial needs to be there.
+pub(super) const PLAIN: PutOptions<'static> = PutOptions {
+    description: Description::typed("application/octet-stream"),
+    sha256: None,
+    create_only: false,
+};
 
 pub(super) async fn run(bench: &mut Bench<'_>) -> Result<Capabilities, StoreError> {
     let control = control(bench).await?;
@@ -52,7 +59,7 @@ pub(super) async fn run(bench: &mut Bench<'_>) -> Result<Capabilities, StoreErro
 }
 
 /// A plain upload must work, or every refusal below would mean nothing.
-async fn control(bench: &mut Bench<'_>) -> Result<Ticket, StoreError> {
+pub(super) async fn control(bench: &mut Bench<'_>) -> Result<Ticket, StoreError> {
     let ticket = bench.ticket("control", GOOD, None, false)?;
     match bench.send(&ticket, GOOD, Reason::None).await? {
         Reply::Stored if bench.holds(&ticket.key, GOOD).await? => Ok(ticket),
@@ -90,7 +97,7 @@ async fn one_wins(bench: &mut Bench<'_>, round: usize) -> Result<bool, StoreErro
     let mut failures = 0;
     loop {
         let ticket = bench.ticket(&format!("race-{round}-{failures}"), &[0; 4096], None, true)?;
-        let race = bench.race(&ticket, &bodies).await;
+        let race = bench.race(&ticket, &bodies, Reason::Condition).await;
         let winner = match race.winners.as_slice() {
             [] => None,
             [winner] => bodies.get(*winner),
@@ -202,11 +209,11 @@ async fn unsigned(bench: &mut Bench<'_>, source: &Ticket) -> Result<Support, Sto
 
 async fn copy_source_if_match(bench: &mut Bench<'_>, source: &Ticket) -> Result<Support, StoreError> {
     const OTHER: &str = "\"00000000000000000000000000000000\"";
-    const TYPE: &str = "application/octet-stream";
+    const TYPED: Description<'_> = Description::typed("application/octet-stream");
     let (store, bucket) = (bench.store, bench.bucket);
     let wrong = bench.key("copy-wrong");
     let right = bench.key("copy-right");
-    match store.copy(bucket, &source.key, bucket, &wrong, Some(OTHER), Some(TYPE)).await {
+    match store.copy(bucket, &source.key, bucket, &wrong, Some(OTHER), Some(TYPED)).await {
         Err(error) if error.kind == ErrorKind::Precondition => {}
         Err(error) if matches!(error.kind, ErrorKind::NotImplemented | ErrorKind::Invalid) => {
             return Ok(Support::Refused);
@@ -218,7 +225,7 @@ async fn copy_source_if_match(bench: &mut Bench<'_>, source: &Ticket) -> Result<
         return Ok(Support::Ignored);
     }
     let etag = store.head(bucket, &source.key).await?.and_then(|head| head.etag);
-    match store.copy(bucket, &source.key, bucket, &right, etag.as_deref(), Some(TYPE)).await {
+    match store.copy(bucket, &source.key, bucket, &right, etag.as_deref(), Some(TYPED)).await {
         Ok(_) if bench.holds(&right, GOOD).await? => Ok(Support::Enforced),
         Ok(_) => Ok(Support::Ignored),
         Err(error) if error.kind == ErrorKind::Precondition => Ok(Support::Refused),
@@ -236,17 +243,17 @@ async fn leaves_no_trace(
     Ok(refused(bench.send(ticket, body, reason).await?) && bench.is_absent(&ticket.key).await?)
 }
 
-fn refused(reply: Reply) -> bool {
+pub(super) fn refused(reply: Reply) -> bool {
     matches!(reply, Reply::Refused)
 }
 
 /// `text` cut to the length of `model`, which is shorter.
-fn same_length<'a>(text: &'a [u8], model: &[u8]) -> &'a [u8] {
+pub(super) fn same_length<'a>(text: &'a [u8], model: &[u8]) -> &'a [u8] {
     text.get(..model.len()).unwrap_or(text)
 }
 
 /// The URL with the last digit of its signature changed.
-fn forge_signature(url: &str) -> String {
+pub(super) fn forge_signature(url: &str) -> String {
     const NAME: &str = "X-Amz-Signature=";
     let Some((before, rest)) = url.split_once(NAME) else { return url.to_owned() };
     let (signature, after) = rest.find('&').map_or((rest, ""), |end| rest.split_at(end));

@@ -8,7 +8,7 @@ use super::S3Store;
 use super::call::call;
 use super::convert::length;
 use crate::error::{ErrorKind, StoreError};
-use crate::store::{Part, PartPage, Piece, Unfinished};
+use crate::store::{Description, Part, PartPage, Piece, Unfinished};
 
 const LIST: &str = "ListParts";
 
@@ -17,11 +17,15 @@ impl S3Store {
         &self,
         bucket: &str,
         key: &str,
-        content_type: &str,
+        description: Description<'_>,
         checksums: bool,
     ) -> Result<String, StoreError> {
         let request = self.client().await?.create_multipart_upload();
-        let request = request.bucket(bucket).key(key).content_type(content_type);
+        let request = request
+            .bucket(bucket)
+            .key(key)
+            .content_type(description.content_type)
+            .set_cache_control(description.cache_control.map(ToOwned::to_owned));
         let request = request.set_checksum_algorithm(checksums.then_some(ChecksumAlgorithm::Sha256));
         let request = request.customize().config_override(self.once());
         call!("CreateMultipartUpload", request, customized)?.upload_id.filter(|id| !id.is_empty()).ok_or_else(

@@ -107,6 +107,7 @@ pub(super) async fn hash(
         etag: output.e_tag,
         content_type: output.content_type,
         content_encoding: output.content_encoding,
+        cache_control: output.cache_control,
         mark: mark(output.metadata),
         head,
     }))

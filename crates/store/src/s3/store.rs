@@ -21,8 +21,8 @@ use super::convert::{
 use super::read::{collect, hash, mark};
 use crate::error::{ErrorKind, StoreError};
 use crate::store::{
-    HashOutcome, ObjectHead, Page, Part, PartPage, Piece, PublicAccessBlock, PutOptions, Store, Unfinished,
-    UploadPage,
+    Description, HashOutcome, ObjectHead, Page, Part, PartPage, Piece, PublicAccessBlock, PutOptions, Store,
+    Unfinished, UploadPage,
 };
 
 /// The one region whose name AWS refuses as a location.
@@ -48,6 +48,7 @@ impl Store for S3Store {
             etag: found.e_tag,
             content_type: found.content_type,
             content_encoding: found.content_encoding,
+            cache_control: found.cache_control,
             mark: mark(found.metadata),
         }))
     }
@@ -73,7 +74,9 @@ impl Store for S3Store {
         options: PutOptions<'_>,
     ) -> Result<Option<String>, StoreError> {
         let mut request = self.client().await?.put_object().bucket(bucket).key(key);
-        request = request.content_type(options.content_type).body(ByteStream::from(body));
+        let Description { content_type, cache_control } = options.description;
+        request = request.content_type(content_type).set_cache_control(cache_control.map(ToOwned::to_owned));
+        request = request.body(ByteStream::from(body));
         if let Some(sha256) = options.sha256 {
             // Ceph checks the sum only if the algorithm is named as well.
             request =
@@ -95,7 +98,7 @@ impl Store for S3Store {
         bucket: &str,
         key: &str,
         source_etag: Option<&str>,
-        content_type: Option<&str>,
+        description: Option<Description<'_>>,
     ) -> Result<Option<String>, StoreError> {
         let request = self
             .client()
@@ -105,11 +108,12 @@ impl Store for S3Store {
             .set_copy_source_if_match(source_etag.map(ToOwned::to_owned))
             .bucket(bucket)
             .key(key)
-            .metadata_directive(match content_type {
+            .metadata_directive(match description {
                 Some(_) => MetadataDirective::Replace,
                 None => MetadataDirective::Copy,
             })
-            .set_content_type(content_type.map(ToOwned::to_owned))
+            .set_content_type(description.map(|said| said.content_type.to_owned()))
+            .set_cache_control(description.and_then(|said| said.cache_control).map(ToOwned::to_owned))
             .checksum_algorithm(ChecksumAlgorithm::Sha256);
         // A copy that the store carries out late must not overwrite what a second one was verified to be.
         let request = request.customize().config_override(self.once());
@@ -133,10 +137,10 @@ impl Store for S3Store {
         &self,
         bucket: &str,
         key: &str,
-        content_type: &str,
+        description: Description<'_>,
         checksums: bool,
     ) -> Result<String, StoreError> {
-        self.begin_parts(bucket, key, content_type, checksums).await
+        self.begin_parts(bucket, key, description, checksums).await
     }
 
     async fn list_parts(&self, upload: Unfinished<'_>, after: Option<i32>) -> Result<PartPage, StoreError> {

@@ -2,7 +2,9 @@
 
 use pg_storage_core::digest::Digest;
 use pg_storage_store::probe::Support;
-use pg_storage_store::{ErrorKind, HEAD_BYTES, HashOutcome, PutOptions, S3Store, Store as _, StoreError};
+use pg_storage_store::{
+    Description, ErrorKind, HEAD_BYTES, HashOutcome, PutOptions, S3Store, Store as _, StoreError,
+};
 use tokio::task::JoinSet;
 
 use crate::Fixture;
@@ -10,7 +12,7 @@ use crate::Fixture;
 pub const BUCKET: &str = "conformance";
 
 pub const PLAIN: PutOptions<'static> =
-    PutOptions { content_type: "text/plain", sha256: None, create_only: false };
+    PutOptions { description: Description::typed("text/plain"), sha256: None, create_only: false };
 
 const ODD_KEYS: [&str; 6] = [
     "a b/c+d=e&f",
@@ -36,8 +38,11 @@ pub async fn objects_come_back_as_they_went(fixture: &Fixture) {
     let body: Vec<u8> = (0..100_000_u32).flat_map(u32::to_le_bytes).collect();
     for key in ODD_KEYS {
         let sum = Digest::of(&body);
-        let options =
-            PutOptions { content_type: "image/x-test; a=b", sha256: Some(&sum), create_only: false };
+        let options = PutOptions {
+            description: Description::typed("image/x-test; a=b"),
+            sha256: Some(&sum),
+            create_only: false,
+        };
         let etag = store.put(BUCKET, key, body.clone(), options).await.unwrap();
         let head = store.head(BUCKET, key).await.unwrap().expect(key);
         assert_eq!((head.size, &head.etag), (body.len() as u64, &etag), "{key}");
@@ -69,7 +74,7 @@ pub async fn what_is_absent_is_told_apart(fixture: &Fixture) {
     assert_eq!(kind(store.get_range(BUCKET, "nothing", 0, 1).await), ErrorKind::NotFound);
     assert_eq!(kind(store.hash_object(BUCKET, "nothing", 1).await), ErrorKind::NotFound);
     assert_eq!(
-        kind(store.copy(BUCKET, "nothing", BUCKET, "to", None, Some("a/b")).await),
+        kind(store.copy(BUCKET, "nothing", BUCKET, "to", None, Some(Description::typed("a/b"))).await),
         ErrorKind::NotFound
     );
 
@@ -114,7 +119,10 @@ pub async fn copies_are_whole_and_pinned(fixture: &Fixture) {
         let body = format!("contents of {key}").into_bytes();
         let etag = store.put(BUCKET, key, body.clone(), PLAIN).await.unwrap();
         let to = format!("copy/{n}");
-        let copied = store.copy(BUCKET, key, BUCKET, &to, etag.as_deref(), Some("text/csv")).await.unwrap();
+        let copied = store
+            .copy(BUCKET, key, BUCKET, &to, etag.as_deref(), Some(Description::typed("text/csv")))
+            .await
+            .unwrap();
         let head = store.head(BUCKET, &to).await.unwrap().unwrap();
         assert_eq!(store.get_range(BUCKET, &to, 0, 1000).await.unwrap(), body);
         assert_eq!(head.content_type.as_deref(), Some("text/csv"));
@@ -123,7 +131,8 @@ pub async fn copies_are_whole_and_pinned(fixture: &Fixture) {
             assert_eq!(head.sha256, Some(Digest::of(&body)), "a copy has a sum of its own");
         }
         let other = Some("\"00000000000000000000000000000000\"");
-        let refused = store.copy(BUCKET, key, BUCKET, "refused", other, Some("text/csv")).await;
+        let refused =
+            store.copy(BUCKET, key, BUCKET, "refused", other, Some(Description::typed("text/csv"))).await;
         if fixture.capabilities.copy_source_if_match == Support::Enforced {
             assert_eq!(kind(refused), ErrorKind::Precondition);
             assert_eq!(store.head(BUCKET, "refused").await.unwrap(), None);

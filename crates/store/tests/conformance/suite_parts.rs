@@ -7,7 +7,7 @@ use pg_storage_core::presign::{Method, Presign, Timestamp};
 use pg_storage_store::assemble::{arrived, assemble};
 use pg_storage_store::copy::{Source, copy_in_parts};
 use pg_storage_store::verify::{Expected, Finding};
-use pg_storage_store::{ErrorKind, S3Store, Store as _, Unfinished};
+use pg_storage_store::{Description, ErrorKind, S3Store, Store as _, Unfinished};
 
 use crate::Fixture;
 use crate::suite::{BUCKET, PLAIN, with_bucket};
@@ -31,6 +31,7 @@ fn expected(body: &[u8]) -> Expected {
         content_type: ContentType::parse("application/x-parts").unwrap(),
         check_bytes: true,
         mark: None,
+        cache_control: None,
     }
 }
 
@@ -64,7 +65,10 @@ async fn send(fixture: &Fixture, upload: Unfinished<'_>, number: i32, body: &[u8
 }
 
 async fn begin(store: &S3Store) -> String {
-    store.create_multipart_upload(BUCKET, KEY, "application/x-parts", false).await.unwrap()
+    store
+        .create_multipart_upload(BUCKET, KEY, Description::typed("application/x-parts"), false)
+        .await
+        .unwrap()
 }
 
 pub async fn parts_become_one_object(fixture: &Fixture) {
@@ -137,13 +141,17 @@ pub async fn a_copy_in_parts_is_whole_and_pinned(fixture: &Fixture) {
     let body = bytes(4);
     let etag = store.put(BUCKET, "source", body.clone(), PLAIN).await.unwrap();
     let source = Source { bucket: BUCKET, key: "source", size: body.len() as u64, etag: etag.as_deref() };
-    copy_in_parts(&store, source, BUCKET, KEY, "application/x-copied", parts(&body)).await.unwrap();
+    copy_in_parts(&store, source, BUCKET, KEY, Description::typed("application/x-copied"), parts(&body))
+        .await
+        .unwrap();
     let head = store.head(BUCKET, KEY).await.unwrap().unwrap();
     assert_eq!((head.size, head.content_type.as_deref()), (body.len() as u64, Some("application/x-copied")));
     assert!(store.holds_all(BUCKET, KEY, &body).await);
 
     let pinned = Source { etag: Some("\"00000000000000000000000000000000\""), ..source };
-    let error = copy_in_parts(&store, pinned, BUCKET, "other", "a/b", parts(&body)).await.unwrap_err();
+    let error = copy_in_parts(&store, pinned, BUCKET, "other", Description::typed("a/b"), parts(&body))
+        .await
+        .unwrap_err();
     assert_eq!(error.kind, ErrorKind::Precondition, "{error}");
     assert!(store.head(BUCKET, "other").await.unwrap().is_none());
     let left = store.list_multipart_uploads(BUCKET, "", None).await.unwrap();

@@ -4,7 +4,7 @@ use pg_storage_core::content_type::ContentType;
 use pg_storage_core::digest::Digest;
 use pg_storage_store::probe::probe;
 use pg_storage_store::verify::{Expected, Finding, direct, staged};
-use pg_storage_store::{ErrorKind, PutOptions, Store as _};
+use pg_storage_store::{Description, ErrorKind, PutOptions, Store as _};
 
 use crate::Fixture;
 use crate::suite::{BUCKET, with_bucket};
@@ -19,6 +19,7 @@ fn expected(sha256: Option<Digest>) -> Expected {
         content_type: ContentType::parse("application/pdf").unwrap(),
         check_bytes: true,
         mark: None,
+        cache_control: None,
     }
 }
 
@@ -53,7 +54,11 @@ pub async fn a_direct_upload_is_verified_in_place(fixture: &Fixture) {
     let caps = &fixture.capabilities;
     assert_eq!(direct(&store, BUCKET, "final", &promised, caps).await.unwrap(), Finding::Absent);
 
-    let options = PutOptions { content_type: "application/pdf", sha256: Some(&sum), create_only: true };
+    let options = PutOptions {
+        description: Description::typed("application/pdf"),
+        sha256: Some(&sum),
+        create_only: true,
+    };
     let etag = store.put(BUCKET, "final", PDF.to_vec(), options).await.unwrap();
     let finding = direct(&store, BUCKET, "final", &promised, caps).await.unwrap();
     let Finding::Verified { size, sha256, etag: found, content_type, detected } = finding else {
@@ -83,7 +88,8 @@ pub async fn a_staged_upload_is_copied_and_verified(fixture: &Fixture) {
     let key = "staging/tenant/ä b+c";
     assert_eq!(staged(&store, BUCKET, key, copy, &expected(None), caps).await.unwrap(), Finding::Absent);
 
-    let options = PutOptions { content_type: "application/pdf", sha256: None, create_only: false };
+    let options =
+        PutOptions { description: Description::typed("application/pdf"), sha256: None, create_only: false };
     store.put(BUCKET, key, PDF.to_vec(), options).await.unwrap();
     // A confirmation that was lost is repeated: the same copy, the same answer.
     for _ in 0..2 {

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use pg_storage_store::{ErrorKind, PutOptions, S3Store, Store as _, StoreConfig, StoreError};
+use pg_storage_store::{Description, ErrorKind, PutOptions, S3Store, Store as _, StoreConfig, StoreError};
 use tokio::net::TcpListener;
 
 use crate::canned::{After, Reply, Server, config};
@@ -43,10 +43,11 @@ async fn a_silent_store_times_out() {
     let error = timed(store.head("b", "k")).await;
     assert_eq!((error.kind, error.operation), (ErrorKind::Timeout, "HeadObject"), "{error}");
     assert!(error.attempts.is_some_and(|n| n >= 1));
-    let plain = PutOptions { content_type: "text/plain", sha256: None, create_only: false };
+    let plain =
+        PutOptions { description: Description::typed("text/plain"), sha256: None, create_only: false };
     for error in [
         timed(store.put("b", "k", b"x".to_vec(), plain)).await,
-        timed(store.copy("b", "k", "b", "l", None, Some("text/plain"))).await,
+        timed(store.copy("b", "k", "b", "l", None, Some(Description::typed("text/plain")))).await,
         timed(store.create_bucket("b")).await,
         timed(store.delete_batch("b", &["k".to_owned()])).await,
     ] {

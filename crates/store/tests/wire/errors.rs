@@ -161,6 +161,10 @@ async fn a_copy_that_fails_after_its_200_is_a_failure() {
         Reply::new(200).body("<Error><Code>InternalError</Code><Message>sorry</Message></Error>")
     })
     .await;
-    let error = server.store().copy("b", "from", "b", "to", None, Some("text/plain")).await.unwrap_err();
+    let error = server
+        .store()
+        .copy("b", "from", "b", "to", None, Some(pg_storage_store::Description::typed("text/plain")))
+        .await
+        .unwrap_err();
     assert_eq!(error.kind, ErrorKind::Unavailable);
 }

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 use percent_encoding::percent_decode_str;
 use pg_storage_core::policy::{self, Access};
-use pg_storage_store::{PutOptions, Store as _};
+use pg_storage_store::{Description, PutOptions, Store as _};
 use proptest::prelude::*;
 use tokio::runtime::{Builder, Runtime};
 
@@ -203,7 +203,7 @@ proptest! {
             sent(async |store| store.get_range("b", &key, 0, 4).await.map(|_| ())),
             sent(async |store| store.abort_multipart_upload("b", &key, "u").await),
             sent(async |store| {
-                let options = PutOptions { content_type: "text/plain", sha256: None, create_only: true };
+                let options = PutOptions { description: Description::typed("text/plain"), sha256: None, create_only: true };
                 store.put("b", &key, b"x".to_vec(), options).await.map(|_| ())
             }),
         ];
@@ -218,11 +218,11 @@ proptest! {
     #[test]
     fn a_content_type_and_an_etag_are_one_header_each(content_type in text(), etag in text(), key in text()) {
         let put = sent(async |store| {
-            let options = PutOptions { content_type: &content_type, sha256: None, create_only: false };
+            let options = PutOptions { description: Description::typed(&content_type), sha256: None, create_only: false };
             store.put("b", "k", b"x".to_vec(), options).await.map(|_| ())
         });
         let copy = sent(async |store| {
-            store.copy("b", &key, "b", "to", Some(&etag), Some(&content_type)).await.map(|_| ())
+            store.copy("b", &key, "b", "to", Some(&etag), Some(Description::typed(&content_type))).await.map(|_| ())
         });
         for request in put.iter().chain(&copy) {
             assert_sound(request);

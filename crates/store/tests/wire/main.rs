@@ -12,6 +12,7 @@ mod probing_ways;
 mod provisioning;
 mod redirects;
 mod requests;
+mod serving;
 mod signature;
 mod threads;
 mod uploads;

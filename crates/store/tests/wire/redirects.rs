@@ -6,7 +6,7 @@ use pg_storage_core::origin::Origin;
 use pg_storage_core::policy::{self, Access};
 use pg_storage_core::presign::{Signer, Target};
 use pg_storage_store::probe::probe;
-use pg_storage_store::{PublicAccessBlock, PutOptions, S3Store, Store, StoreError};
+use pg_storage_store::{Description, PublicAccessBlock, PutOptions, S3Store, Store, StoreError};
 use serde_json::json;
 
 use crate::canned::{Reply, Server, config};
@@ -18,7 +18,8 @@ fn outcome<T>(name: &'static str, result: Result<T, StoreError>) -> (&'static st
 /// Every call of the trait, and which of them succeeded.
 async fn every_call(store: &impl Store) -> Vec<(&'static str, bool)> {
     let sum = Digest::of(b"x");
-    let bound = PutOptions { content_type: "text/plain", sha256: Some(&sum), create_only: true };
+    let bound =
+        PutOptions { description: Description::typed("text/plain"), sha256: Some(&sum), create_only: true };
     let cors = policy::cors(Access::Public, &[Origin::parse("https://app.example.com").unwrap()]);
     let lifecycle = policy::lifecycle(Access::Temp);
     vec![
@@ -26,7 +27,10 @@ async fn every_call(store: &impl Store) -> Vec<(&'static str, bool)> {
         outcome("get_range", store.get_range("b", "k", 0, 4).await),
         outcome("hash_object", store.hash_object("b", "k", 100).await),
         outcome("put", store.put("b", "k", b"x".to_vec(), bound).await),
-        outcome("copy", store.copy("b", "k", "b", "to", Some("\"e\""), Some("text/plain")).await),
+        outcome(
+            "copy",
+            store.copy("b", "k", "b", "to", Some("\"e\""), Some(Description::typed("text/plain"))).await,
+        ),
         // One outcome for each key.
         outcome(
             "delete_batch",

@@ -9,7 +9,7 @@ use md5::{Digest as _, Md5};
 use pg_storage_core::digest::Digest;
 use pg_storage_core::origin::Origin;
 use pg_storage_core::policy::{self, Access};
-use pg_storage_store::{ErrorKind, PublicAccessBlock, PutOptions, S3Store, Store as _};
+use pg_storage_store::{Description, ErrorKind, PublicAccessBlock, PutOptions, S3Store, Store as _};
 use serde_json::json;
 
 use crate::canned::{Reply, Request, Server, config};
@@ -45,10 +45,12 @@ async fn calls_that_delete_or_configure_carry_the_digest_that_stores_demand() {
 async fn a_put_carries_no_checksum_but_the_one_asked_for() {
     let server = Server::start(|_| Reply::new(200).header("etag", "\"e\"")).await;
     let store = server.store();
-    let plain = PutOptions { content_type: "text/plain", sha256: None, create_only: false };
+    let plain =
+        PutOptions { description: Description::typed("text/plain"), sha256: None, create_only: false };
     assert_eq!(store.put("b", "k", b"x".to_vec(), plain).await.unwrap().as_deref(), Some("\"e\""));
     let sum = Digest::of(b"x");
-    let bound = PutOptions { content_type: "text/plain", sha256: Some(&sum), create_only: true };
+    let bound =
+        PutOptions { description: Description::typed("text/plain"), sha256: Some(&sum), create_only: true };
     store.put("b", "k", b"x".to_vec(), bound).await.unwrap();
 
     let [plain, bound]: [Request; 2] = server.requests().try_into().unwrap();
@@ -66,8 +68,11 @@ async fn a_copy_names_its_source_segment_by_segment() {
     let body = "<CopyObjectResult><ETag>\"e\"</ETag></CopyObjectResult>";
     let server = Server::start(move |_| Reply::new(200).body(body)).await;
     let key = "a folder/ünï+cödé/100%.txt";
-    let etag =
-        server.store().copy("src", key, "dst", "to", Some("\"old\""), Some("text/plain")).await.unwrap();
+    let etag = server
+        .store()
+        .copy("src", key, "dst", "to", Some("\"old\""), Some(Description::typed("text/plain")))
+        .await
+        .unwrap();
     assert_eq!(etag.as_deref(), Some("\"e\""));
     let request = &server.requests()[0];
     assert_eq!(
@@ -296,10 +301,15 @@ async fn a_listing_of_uploads_goes_on_or_says_that_it_cannot() {
 async fn what_must_not_happen_twice_is_sent_once() {
     let server = Server::start(|_| Reply::error(503, "SlowDown")).await;
     let store = server.store();
-    let plain = PutOptions { content_type: "text/plain", sha256: None, create_only: false };
+    let plain =
+        PutOptions { description: Description::typed("text/plain"), sha256: None, create_only: false };
     let attempts = [
         store.put("b", "k", vec![1], PutOptions { create_only: true, ..plain }).await.unwrap_err().attempts,
-        store.copy("b", "from", "b", "to", None, Some("text/plain")).await.unwrap_err().attempts,
+        store
+            .copy("b", "from", "b", "to", None, Some(Description::typed("text/plain")))
+            .await
+            .unwrap_err()
+            .attempts,
         // Of this one it does not matter how often it is stored.
         store.put("b", "k", vec![1], plain).await.unwrap_err().attempts,
     ];

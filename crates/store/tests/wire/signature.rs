@@ -17,7 +17,7 @@ pub fn signer(url: &str) -> Signer {
     Signer::new(Target::new(&Endpoint::parse(url).unwrap(), "us-east-1", true), credentials)
 }
 
-/// Whether a PUT to `/bucket/key` is signed, not expired, and has every signed header. If it lacks `tolerated`, a
+/// Whether a request to `/bucket/key` is signed, not expired, and has every signed header. If it lacks `tolerated`, a
 /// signed header, anything goes.
 pub fn permits(request: &Request, tolerated: Option<&str>) -> bool {
     let signed = parameter(request, "X-Amz-SignedHeaders").replace("%3B", ";");
@@ -37,15 +37,40 @@ pub fn permits(request: &Request, tolerated: Option<&str>) -> bool {
         return false;
     }
     let (bucket, key) = request.path[1..].split_once('/').unwrap();
-    let query: Vec<(&str, &str)> = request
+    let method = match request.method.as_str() {
+        "GET" => Method::Get,
+        "PUT" => Method::Put,
+        _ => return false,
+    };
+    let asked: Vec<(&str, String)> = request
         .query
         .split('&')
         .filter_map(|pair| pair.split_once('='))
         .filter(|(name, _)| !name.starts_with("X-Amz-"))
+        .map(|(name, value)| (name, decoded(value)))
         .collect();
-    let again = Presign { method: Method::Put, bucket, key, expires, headers: &headers, query: &query };
+    let asked: Vec<(&str, &str)> = asked.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let again = Presign { method, bucket, key, expires, headers: &headers, query: &asked };
     let url = format!("http://{}", request.header("host").unwrap());
     signer(&url).url(&again, Timestamp::from_unix(at)) == format!("{url}{}?{}", request.path, request.query)
+}
+
+/// A parameter's value without its percent encoding.
+pub fn decoded(value: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = value.as_bytes();
+    while let [first, after @ ..] = rest {
+        rest = after;
+        match (first, after) {
+            (b'%', [high, low, after @ ..]) => {
+                let digits = [*high, *low];
+                bytes.push(u8::from_str_radix(std::str::from_utf8(&digits).unwrap(), 16).unwrap());
+                rest = after;
+            }
+            _ => bytes.push(*first),
+        }
+    }
+    String::from_utf8(bytes).unwrap()
 }
 
 fn parameter<'a>(request: &'a Request, name: &str) -> &'a str {

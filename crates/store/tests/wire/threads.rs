@@ -6,7 +6,7 @@ use pg_storage_core::presign::{Credentials, Secret, Signer, Target};
 use pg_storage_store::probe::{Capabilities, probe};
 use pg_storage_store::provision::{Plan, inspect, provision};
 use pg_storage_store::verify::{Expected, direct, staged};
-use pg_storage_store::{PutOptions, S3Store, Store as _};
+use pg_storage_store::{Description, PutOptions, S3Store, Store as _};
 
 use crate::canned::config;
 
@@ -22,6 +22,7 @@ fn every_operation_can_be_sent_to_another_thread() {
         content_type: ContentType::parse("a/b").unwrap(),
         check_bytes: true,
         mark: None,
+        cache_control: None,
     };
     let plan = Plan {
         bucket: "b".to_owned(),
@@ -39,7 +40,7 @@ fn every_operation_can_be_sent_to_another_thread() {
     };
     let target = Target::new(&Endpoint::parse("http://127.0.0.1:1").unwrap(), "r", true);
     let signer = Signer::new(target, credentials);
-    let options = PutOptions { content_type: "a/b", sha256: None, create_only: true };
+    let options = PutOptions { description: Description::typed("a/b"), sha256: None, create_only: true };
 
     let (s, e) = (store.clone(), expected.clone());
     movable(async move { direct(&s, "b", "k", &e, &Capabilities::default()).await });

@@ -24,6 +24,7 @@ pub fn expected(body: &[u8], content_type: &str) -> Expected {
         content_type: ContentType::parse(content_type).unwrap(),
         check_bytes: true,
         mark: None,
+        cache_control: None,
     }
 }
 

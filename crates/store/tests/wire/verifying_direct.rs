@@ -45,6 +45,14 @@ async fn the_first_thing_wrong_is_found() {
             object(PNG, "image/png").header(SUM, &good_sum).header("content-encoding", "gzip"),
             wrong_type("image/png", "image/png, encoded as gzip"),
         ),
+        (
+            object(PNG, "image/png").header(SUM, &good_sum).header("cache-control", "public, max-age=60"),
+            wrong_type("image/png", "image/png, to be cached as public, max-age=60"),
+        ),
+        (
+            object(PNG, "image/png").header(SUM, &good_sum).header("cache-control", "max-age=0, no-cache"),
+            verified(PNG),
+        ),
         (object(PNG, "image/png").header(SUM, &good_sum), verified(PNG)),
     ];
     for (reply, finding) in cases {
