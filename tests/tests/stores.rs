@@ -107,7 +107,11 @@ fn the_page_is_what_check_says_of_each_store() {
         let kept = if table.contains(&ceph) { usize::MAX } else { 6 };
         cells.map(|cells| cells.into_iter().take(kept).collect::<Vec<_>>().join("|")).collect()
     };
-    assert_eq!(rows(&now), rows(table), "{PAGE} is not what check() says; {AGAIN}");
+    let (now, kept) = (rows(&now), rows(table));
+    let lost = kept.iter().filter(|row| !now.contains(row)).map(|row| format!("- {row}"));
+    let new = now.iter().filter(|row| !kept.contains(row)).map(|row| format!("+ {row}"));
+    let differences: Vec<String> = lost.chain(new).collect();
+    assert!(now == kept, "{PAGE} is not what check() says; {AGAIN}\n{}", differences.join("\n"));
 }
 
 #[test]
