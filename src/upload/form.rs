@@ -50,6 +50,7 @@ pub fn open_form(bucket: pgrx::Uuid, wanted: &Wanted<'_>) -> Result<Form> {
         max_size: wanted.declared.size.unsigned_abs(),
         expires: opened.created_at.seconds_until(opened.expires_at),
         mark: capabilities.marked().then_some(&id),
+        cache_control: opened.cache_control,
     };
     let signed = session::with_signer(&config, |signer| signer.form(&form, opened.created_at.signing()))?;
     let fields = signed.fields.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();

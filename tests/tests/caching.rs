@@ -3,8 +3,10 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use pg_storage_tests::choice::lacks;
 use pg_storage_tests::flow::{Upload, confirm, download_url, some_bytes};
 use pg_storage_tests::http::{self, Headers, Response};
+use pg_storage_tests::parts::{request_form, request_parts, send_parts};
 use pg_storage_tests::{Cluster, LocalStore, Scene, each_store, refused, scene};
 use postgres::Client;
 
@@ -49,10 +51,26 @@ fn public_files_are_kept_for_good_however_they_came() {
         }
         assert!(!private.headers.contains_key("cache-control"), "{:?}", private.headers);
 
+        let form = request_form(&mut ada, &Upload::of(&bytes("form")).to("public"));
+        assert!(form.post(&bytes("form")).is_success());
+        assert_eq!(confirm(&mut ada, &form.upload_id).outcome(), ("uploaded", None));
+        let told = "SELECT status FROM storage.check() WHERE name = 'multipart'";
+        let parts = if scene.value::<String>(told) == "ok" {
+            let parts = request_parts(&mut ada, &Upload::of(&bytes("parts")).to("public"));
+            send_parts(&mut ada, &parts.upload_id, &[1], &bytes("parts"));
+            assert_eq!(confirm(&mut ada, &parts.upload_id).outcome(), ("uploaded", None));
+            Some(parts.file_id)
+        } else {
+            lacks("multipart");
+            None
+        };
+
         let copy = "SELECT (storage.copy_file($1::text::uuid, 'public')).id::text";
         let copied: String = ada.query_one(copy, &[&private.file_id]).unwrap().get(0);
+        let mut files = vec![&staged.file_id, &declared.file_id, &put, &copied, &form.file_id];
+        files.extend(&parts);
         let mut urls = Vec::new();
-        for file in [&staged.file_id, &declared.file_id, &put, &copied] {
+        for file in &files {
             let place = scene.place_of_file(file);
             let head = scene.at_store(
                 pg_storage_core::presign::Method::Head,
@@ -81,7 +99,7 @@ fn public_files_are_kept_for_good_however_they_came() {
         // One formula, whatever the base.
         scene.set("pg_storage.public_url_base", "https://cdn.example.com/files");
         let mut ada = scene.user("ada");
-        for (file, url) in [&staged.file_id, &declared.file_id, &put, &copied].into_iter().zip(urls) {
+        for (file, url) in files.into_iter().zip(urls) {
             let behind = url.strip_prefix(&scene.store.endpoint).unwrap();
             assert_eq!(public_url(&mut ada, file), format!("https://cdn.example.com/files{behind}"));
         }

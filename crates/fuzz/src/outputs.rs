@@ -56,6 +56,7 @@ pub(crate) fn run(data: &[u8]) {
             max_size: 9,
             expires: 60,
             mark: None,
+            cache_control: None,
         };
         let signed = signer.form(&form, at);
         check_url(&signed.url);

@@ -25,6 +25,8 @@ pub struct Form<'a> {
     pub expires: u32,
     /// The upload's id, which the object then carries as metadata.
     pub mark: Option<&'a Uuid>,
+    /// What the object then tells caches, exactly.
+    pub cache_control: Option<&'a str>,
 }
 
 /// What the client posts: the fields in this order as `multipart/form-data`, then the file in a field `file`.
@@ -50,6 +52,9 @@ impl Signer {
             ("x-amz-credential", self.day_key(at).credential.clone()),
             ("x-amz-date", at.amz_date().to_owned()),
         ];
+        if let Some(cache_control) = form.cache_control {
+            fields.push(("Cache-Control", cache_control.to_owned()));
+        }
         if let Some(mark) = form.mark {
             fields.push(("x-amz-meta-upload", mark.to_string()));
         }
@@ -133,6 +138,7 @@ mod tests {
             max_size: 10,
             expires: 900,
             mark: Some(&Uuid::from_u128(7)),
+            cache_control: Some("public"),
         };
         let signed = signer(Some("token")).form(&form, Timestamp::from_unix(DAY));
         assert_eq!(signed.url, "https://b-1.s3.amazonaws.com/");

@@ -12,8 +12,15 @@ type Fields = Vec<(String, String)>;
 
 fn fields(server: &Server, max_size: u64, expires: u32, at: i64) -> Fields {
     let content_type = ContentType::parse("image/png").unwrap();
-    let form =
-        Form { bucket: "bucket", key: "dir/k", content_type: &content_type, max_size, expires, mark: None };
+    let form = Form {
+        bucket: "bucket",
+        key: "dir/k",
+        content_type: &content_type,
+        max_size,
+        expires,
+        mark: None,
+        cache_control: None,
+    };
     let signed = server.signer(REGION, None).form(&form, Timestamp::from_unix(at));
     signed.fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }

@@ -145,6 +145,7 @@ impl<'a> Bench<'a> {
             max_size,
             expires: 60,
             mark: None,
+            cache_control: Access::Public.cache_control(),
         };
         let signed = self.signer.form(&form, ago(age));
         Ok((key, signed))
