@@ -10,6 +10,8 @@ use pg_storage_tests::parts::{request_form, request_parts, send_parts};
 use pg_storage_tests::{Cluster, LocalStore, Scene, each_store, refused, scene};
 use postgres::Client;
 
+/// Whether uploads to the store carry a mark, and are copied with all that they say of themselves.
+const MARKED: &str = "SELECT capabilities ->> 'unsigned' = 'ignored' FROM storage.store_capabilities";
 const FOR_GOOD: &str = "public, max-age=31536000, immutable";
 
 fn said(answer: &Response) -> Option<&str> {
@@ -67,8 +69,14 @@ fn public_files_are_kept_for_good_however_they_came() {
 
         let copy = "SELECT (storage.copy_file($1::text::uuid, 'public')).id::text";
         let copied: String = ada.query_one(copy, &[&private.file_id]).unwrap().get(0);
-        let mut files = vec![&staged.file_id, &declared.file_id, &put, &copied, &form.file_id];
+        let mut files = vec![&staged.file_id, &declared.file_id, &put, &copied];
         files.extend(&parts);
+        // Ceph 16 drops the field of a form, and its copies have to keep what the upload said of itself.
+        if scene.value::<bool>(MARKED) {
+            lacks("unsigned_headers");
+        } else {
+            files.push(&form.file_id);
+        }
         let mut urls = Vec::new();
         for file in &files {
             let place = scene.place_of_file(file);
@@ -123,8 +131,7 @@ fn what_caches_are_told_is_signed_or_not_believed() {
     assert_eq!(confirm(&mut ada, &ticket.upload_id).outcome(), ("uploaded", None));
 
     // What is copied to its final key leaves it behind, unless it has to keep a mark.
-    let marked = "SELECT capabilities ->> 'unsigned' = 'ignored' FROM storage.store_capabilities";
-    let is_kept = scene.direct || scene.value(marked);
+    let is_kept = scene.direct || scene.value(MARKED);
     // A browser adds the first ones where its user reloads.
     for (unsigned, outcome) in [
         ("no-cache", ("uploaded", None)),
