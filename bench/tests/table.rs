@@ -1,5 +1,5 @@
 //! The smallest run of `make bench`: every row is there and has its numbers. How large they are is nobody's promise here.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::process::Command;
 
