@@ -19,6 +19,26 @@ COMMENT ON COLUMN storage_private.former_installations.database IS 'Of the datab
 SELECT pg_catalog.pg_extension_config_dump('storage_private.installation', '');
 SELECT pg_catalog.pg_extension_config_dump('storage_private.former_installations', '');
 
+-- Not dumped: a restored database makes one of its own. A standby has it.
+CREATE TABLE storage_private.secrets (
+    this boolean PRIMARY KEY DEFAULT true CHECK (this),
+    key  bytea NOT NULL CHECK (length(key) = 32)
+);
+COMMENT ON TABLE storage_private.secrets IS 'What page tokens are sealed with, and what nobody can compute the locks of others without. Read by the owner alone, in no dump, and other in every database but copies on disk.';
+COMMENT ON COLUMN storage_private.secrets.this IS 'There is one.';
+COMMENT ON COLUMN storage_private.secrets.key IS '244 random bits in 256.';
+
+INSERT INTO storage_private.secrets (key)
+VALUES (uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()));
+
+CREATE FUNCTION storage_private.secret() RETURNS bytea
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN (SELECT s.key FROM storage_private.secrets s);
+END $$;
+COMMENT ON FUNCTION storage_private.secret() IS 'The secret of this database.';
+
 CREATE FUNCTION storage_private.this_installation() RETURNS storage_private.installation
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$

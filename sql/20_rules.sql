@@ -173,7 +173,7 @@ BEGIN
     PERFORM storage_private.validate_file(NEW.filename, NEW.path);
     IF NEW.is_current AND NEW.path IS DISTINCT FROM OLD.path THEN
         -- The lock of an upload to this path, see finish_upload().
-        PERFORM storage_private.hold_lock(hashtextextended(NEW.bucket_id || '/' || NEW.path, 1));
+        PERFORM storage_private.hold_lock('path', NEW.bucket_id || '/' || NEW.path);
         IF EXISTS (SELECT FROM storage.files f WHERE f.bucket_id = NEW.bucket_id AND f.path = NEW.path AND f.is_current) THEN
             PERFORM storage_private.refuse('PATH_TAKEN', 'another file has this path',
                 format('Path %s in bucket %s.', NEW.path, NEW.bucket_id),

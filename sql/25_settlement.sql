@@ -167,7 +167,7 @@ BEGIN
 
     IF upload.path IS NOT NULL THEN
         -- Two uploads to one path would otherwise both see the same predecessor.
-        PERFORM storage_private.hold_lock(hashtextextended(upload.bucket_id || '/' || upload.path, 1));
+        PERFORM storage_private.hold_lock('path', upload.bucket_id || '/' || upload.path);
         SELECT * INTO taken FROM storage.files f
         WHERE f.bucket_id = upload.bucket_id AND f.path = upload.path AND f.is_current FOR NO KEY UPDATE;
         IF taken.owner_id <> upload.owner_id THEN
@@ -218,7 +218,7 @@ BEGIN
 
     IF b.dedup <> 'off' AND b.access <> 'temp' THEN
         -- Of two confirmations of the same bytes the second waits here and then finds the first's object.
-        PERFORM storage_private.hold_lock(hashtextextended(encode(accept_upload.sha256, 'hex') || b.tenant_id, 2));
+        PERFORM storage_private.hold_lock('bytes', encode(accept_upload.sha256, 'hex') || b.tenant_id);
         SELECT o.id INTO target
         FROM storage.objects o JOIN storage.buckets ob ON ob.id = o.bucket_id
         WHERE o.sha256 = accept_upload.sha256 AND o.physical_name = upload.physical_name AND o.content_type = upload.content_type
@@ -252,13 +252,13 @@ CREATE FUNCTION storage_private.lock_paths(buckets uuid[], paths text[]) RETURNS
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    lock_key bigint;
+    lock_name text;
 BEGIN
-    FOR lock_key IN
-        SELECT DISTINCT hashtextextended(p.bucket || '/' || p.path, 1)
+    FOR lock_name IN
+        SELECT DISTINCT (p.bucket || '/' || p.path) COLLATE "C"
         FROM unnest(buckets, paths) AS p(bucket, path) WHERE p.path IS NOT NULL ORDER BY 1
     LOOP
-        PERFORM storage_private.hold_lock(lock_key);
+        PERFORM storage_private.hold_lock('path', lock_name);
     END LOOP;
 END $$;
 COMMENT ON FUNCTION storage_private.lock_paths(uuid[], text[]) IS 'The locks of finish_upload() for many files, in the order of their keys.';
@@ -267,15 +267,15 @@ CREATE FUNCTION storage_private.lock_settlement(upload_ids uuid[], hashes bytea[
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    lock_key bigint;
+    lock_name text;
 BEGIN
-    FOR lock_key IN
-        SELECT DISTINCT hashtextextended(encode(v.sha256, 'hex') || b.tenant_id, 2)
+    FOR lock_name IN
+        SELECT DISTINCT (encode(v.sha256, 'hex') || b.tenant_id) COLLATE "C"
         FROM unnest(upload_ids, hashes) AS v(id, sha256)
         JOIN storage.upload_requests u ON u.id = v.id JOIN storage.buckets b ON b.id = u.bucket_id
         WHERE b.dedup <> 'off' AND b.access <> 'temp' ORDER BY 1
     LOOP
-        PERFORM storage_private.hold_lock(lock_key);
+        PERFORM storage_private.hold_lock('bytes', lock_name);
     END LOOP;
     PERFORM storage_private.lock_paths(array_agg(u.bucket_id), array_agg(u.path)) FROM storage.upload_requests u WHERE u.id = ANY (upload_ids);
 END $$;

@@ -241,7 +241,7 @@ COMMENT ON FUNCTION storage_private.compact_room() IS
 CREATE FUNCTION storage_private.lock_pending(tenant text, uploader text) RETURNS void
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT storage_private.hold_lock(hashtextextended(jsonb_build_array($1, $2)::text, 6))
+    SELECT storage_private.hold_lock('pending uploads', jsonb_build_array($1, $2)::text)
 $$;
 COMMENT ON FUNCTION storage_private.lock_pending(text, text) IS 'Holds a user''s number of pending uploads until the transaction ends.';
 

@@ -47,14 +47,13 @@ CREATE FUNCTION storage_private.record_provisioning(
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    lock_key bigint := hashtextextended(physical, 3);
     current boolean;
 BEGIN
     IF wait THEN
         -- First the row, which others lock without our lock and then ask for that.
         PERFORM FROM storage.physical_buckets p WHERE p.name = physical FOR NO KEY UPDATE;
-        PERFORM storage_private.hold_lock(lock_key);
-    ELSIF NOT storage_private.try_hold_lock(lock_key) THEN
+        PERFORM storage_private.hold_lock('physical bucket', physical);
+    ELSIF NOT storage_private.try_hold_lock('physical bucket', physical) THEN
         RETURN 'left';
     ELSE
         PERFORM FROM storage.physical_buckets p WHERE p.name = physical FOR NO KEY UPDATE SKIP LOCKED;
@@ -63,7 +62,7 @@ BEGIN
         END IF;
     END IF;
     -- Tells those who cannot see the row yet; whoever holds it holds the lock above as well.
-    PERFORM storage_private.hold_lock(hashtextextended(physical || '/' || bucket_access, 3));
+    PERFORM storage_private.hold_lock('physical bucket', physical || '/' || bucket_access);
     INSERT INTO storage.physical_buckets AS p
         (name, tenant_id, access, fixed, key_prefix, endpoint, state, desired_generation, applied_generation, steps, allowed_origins,
          provisioned_at)
@@ -94,7 +93,7 @@ BEGIN
     SELECT * INTO a FROM jsonb_to_record(attempt) AS r(
         name text, tenant_id text, access storage.bucket_access, fixed boolean, key_prefix text, endpoint text,
         steps jsonb, error text, failed_at double precision);
-    IF NOT storage_private.try_hold_lock(hashtextextended(a.name, 3)) THEN
+    IF NOT storage_private.try_hold_lock('physical bucket', a.name) THEN
         RETURN;
     END IF;
     PERFORM FROM storage.physical_buckets p WHERE p.name = a.name FOR NO KEY UPDATE SKIP LOCKED;
@@ -121,7 +120,7 @@ CREATE FUNCTION storage_private.record_capabilities(store text, observed jsonb) 
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    IF NOT storage_private.try_hold_lock(hashtextextended(store, 4)) THEN
+    IF NOT storage_private.try_hold_lock('store', store) THEN
         RETURN false;
     END IF;
     INSERT INTO storage.store_capabilities AS c (endpoint, capabilities) VALUES (store, observed)
@@ -138,7 +137,7 @@ DECLARE
     candidate storage.bucket_access;
 BEGIN
     FOREACH candidate IN ARRAY enum_range(NULL::storage.bucket_access) LOOP
-        IF storage_private.is_locked(hashtextextended(physical || '/' || candidate, 3)) THEN
+        IF storage_private.is_locked('physical bucket', physical || '/' || candidate) THEN
             RETURN candidate;
         END IF;
     END LOOP;
@@ -151,7 +150,7 @@ CREATE FUNCTION storage_private.is_being_recorded(physical text, store text) RET
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    IF storage_private.is_locked(hashtextextended(physical, 3)) OR storage_private.is_locked(hashtextextended(store, 4)) THEN
+    IF storage_private.is_locked('physical bucket', physical) OR storage_private.is_locked('store', store) THEN
         RETURN true;
     END IF;
     PERFORM FROM storage.physical_buckets p WHERE p.name = physical FOR NO KEY UPDATE SKIP LOCKED;

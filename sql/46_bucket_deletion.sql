@@ -1,8 +1,9 @@
 -- Deleting buckets with what is in them. A mark makes a bucket vanish for everybody at one commit; maintenance then removes
 -- its rows in small steps, which may take long, be interrupted anywhere and go on later.
 
--- A view, because its owner reads the table: the policies below ask for buckets that are hidden from whoever they bind.
-CREATE VIEW storage_private.deleted_buckets AS
+-- A view, because its owner reads the table: the policies below ask for buckets that are hidden from whoever they bind. A
+-- barrier, because the planner would else try operators of whoever asks on the statistics of the table.
+CREATE VIEW storage_private.deleted_buckets WITH (security_barrier) AS
     SELECT b.id FROM storage.buckets b WHERE b.deleted_at IS NOT NULL;
 COMMENT ON VIEW storage_private.deleted_buckets IS 'Buckets that are being deleted: their ids, for policies.';
 COMMENT ON COLUMN storage_private.deleted_buckets.id IS 'Of the bucket.';

@@ -131,13 +131,11 @@ COMMENT ON FUNCTION storage_private.unnamed_keys(text, text[], timestamptz[], uu
 CREATE FUNCTION storage_private.hold_reconciliation(physical text, wait boolean) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
-DECLARE
-    lock_key bigint := hashtextextended(physical, 11);
 BEGIN
     IF NOT wait THEN
-        RETURN storage_private.try_hold_lock(lock_key);
+        RETURN storage_private.try_hold_lock('reconciliation', physical);
     END IF;
-    PERFORM storage_private.hold_lock(lock_key);
+    PERFORM storage_private.hold_lock('reconciliation', physical);
     RETURN true;
 END $$;
 COMMENT ON FUNCTION storage_private.hold_reconciliation(text, boolean) IS

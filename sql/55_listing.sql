@@ -41,26 +41,6 @@ CREATE INDEX files_pathless ON storage.files (bucket_id, id) WHERE is_current AN
 CREATE INDEX files_by_time ON storage.files (bucket_id, created_at, id) WHERE is_current;
 CREATE INDEX files_by_size ON storage.files (bucket_id, size, id) WHERE is_current;
 
--- Not dumped: a restored database makes a key of its own, and clients that were paging begin again. A standby has it.
-CREATE TABLE storage_private.page_token_keys (
-    this boolean PRIMARY KEY DEFAULT true CHECK (this),
-    key  bytea NOT NULL CHECK (length(key) = 32)
-);
-COMMENT ON TABLE storage_private.page_token_keys IS 'What page tokens are sealed with. Read by the owner alone, in no dump, and other in every database but copies on disk.';
-COMMENT ON COLUMN storage_private.page_token_keys.this IS 'There is one.';
-COMMENT ON COLUMN storage_private.page_token_keys.key IS '244 random bits in 256.';
-
-INSERT INTO storage_private.page_token_keys (key)
-VALUES (uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()));
-
-CREATE FUNCTION storage_private.page_token_key() RETURNS bytea
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-    RETURN (SELECT k.key FROM storage_private.page_token_keys k);
-END $$;
-COMMENT ON FUNCTION storage_private.page_token_key() IS 'What page tokens of this database are sealed with.';
-
 CREATE FUNCTION storage.list_files(
     bucket     text,
     prefix     text DEFAULT '',

@@ -51,7 +51,7 @@ BEGIN
     SELECT c.access = 'public' INTO was_public FROM storage.buckets c WHERE c.id = here.bucket_id;
 
     IF upload.path IS NOT NULL THEN
-        PERFORM storage_private.hold_lock(hashtextextended(upload.bucket_id || '/' || upload.path, 1));
+        PERFORM storage_private.hold_lock('path', upload.bucket_id || '/' || upload.path);
         IF EXISTS (SELECT FROM storage.files f WHERE f.bucket_id = upload.bucket_id AND f.path = upload.path AND f.is_current) THEN
             PERFORM storage_private.refuse('PATH_TAKEN', 'another file has this path',
                 format('Path %s in bucket %s.', upload.path, upload.bucket_id),

@@ -13,11 +13,11 @@ COMMENT ON FUNCTION storage_private.event_retention() IS 'How long events are ke
 COMMENT ON FUNCTION storage_private.validate_bucket(text, text[], text[], text) IS
 'Refuses a bucket row that breaks the rules. Errors: INVALID_BUCKET_KEY, INVALID_CONTENT_TYPE, INVALID_ORIGIN.';
 COMMENT ON FUNCTION storage_private.validate_origins(text[]) IS 'Refuses origins that are none. Errors: INVALID_ORIGIN.';
-COMMENT ON FUNCTION storage_private.hold_lock(bigint) IS
-'Waits for a lock and holds it until the transaction ends. Of the kind of advisory locks, which pg_locks shows them as, but beyond the reach of their functions: whoever runs SQL could keep others out.';
-COMMENT ON FUNCTION storage_private.try_hold_lock(bigint) IS
+COMMENT ON FUNCTION storage_private.hold_lock(text, text) IS
+'Waits for the lock of this kind and name and holds it until the transaction ends. pg_locks shows it as an advisory one, but it is beyond the reach of their functions, and nobody can choose a name that shares the lock of another: whoever runs SQL could keep others out.';
+COMMENT ON FUNCTION storage_private.try_hold_lock(text, text) IS
 'As hold_lock(), without waiting; false: another session has it.';
-COMMENT ON FUNCTION storage_private.is_locked(bigint) IS
+COMMENT ON FUNCTION storage_private.is_locked(text, text) IS
 'Whether another session has a lock of hold_lock().';
 COMMENT ON FUNCTION storage_private.validate_file(text, text) IS
 'Refuses a file name or path that breaks the rules. Errors: INVALID_FILENAME, INVALID_PATH.';

@@ -219,13 +219,13 @@ CREATE FUNCTION storage_private.lock_paths(buckets uuid[], paths text[]) RETURNS
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    lock_key bigint;
+    lock_name text;
 BEGIN
-    FOR lock_key IN
-        SELECT DISTINCT hashtextextended(p.bucket || '/' || p.path, 1)
+    FOR lock_name IN
+        SELECT DISTINCT (p.bucket || '/' || p.path) COLLATE "C"
         FROM unnest(buckets, paths) AS p(bucket, path) WHERE p.path IS NOT NULL ORDER BY 1
     LOOP
-        PERFORM storage_private.hold_lock(lock_key);
+        PERFORM storage_private.hold_lock('path', lock_name);
     END LOOP;
 END $$;
 COMMENT ON FUNCTION storage_private.lock_paths(uuid[], text[]) IS 'The locks of finish_upload() for many files, in the order of their keys.';
@@ -234,15 +234,15 @@ CREATE FUNCTION storage_private.lock_settlement(upload_ids uuid[], hashes bytea[
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    lock_key bigint;
+    lock_name text;
 BEGIN
-    FOR lock_key IN
-        SELECT DISTINCT hashtextextended(encode(v.sha256, 'hex') || b.tenant_id, 2)
+    FOR lock_name IN
+        SELECT DISTINCT (encode(v.sha256, 'hex') || b.tenant_id) COLLATE "C"
         FROM unnest(upload_ids, hashes) AS v(id, sha256)
         JOIN storage.upload_requests u ON u.id = v.id JOIN storage.buckets b ON b.id = u.bucket_id
         WHERE b.dedup <> 'off' AND b.access <> 'temp' ORDER BY 1
     LOOP
-        PERFORM storage_private.hold_lock(lock_key);
+        PERFORM storage_private.hold_lock('bytes', lock_name);
     END LOOP;
     PERFORM storage_private.lock_paths(array_agg(u.bucket_id), array_agg(u.path)) FROM storage.upload_requests u WHERE u.id = ANY (upload_ids);
 END $$;
@@ -681,26 +681,6 @@ CREATE INDEX files_pathless ON storage.files (bucket_id, id) WHERE is_current AN
 CREATE INDEX files_by_time ON storage.files (bucket_id, created_at, id) WHERE is_current;
 CREATE INDEX files_by_size ON storage.files (bucket_id, size, id) WHERE is_current;
 
--- Not dumped: a restored database makes a key of its own, and clients that were paging begin again. A standby has it.
-CREATE TABLE storage_private.page_token_keys (
-    this boolean PRIMARY KEY DEFAULT true CHECK (this),
-    key  bytea NOT NULL CHECK (length(key) = 32)
-);
-COMMENT ON TABLE storage_private.page_token_keys IS 'What page tokens are sealed with. Read by the owner alone, in no dump, and other in every database but copies on disk.';
-COMMENT ON COLUMN storage_private.page_token_keys.this IS 'There is one.';
-COMMENT ON COLUMN storage_private.page_token_keys.key IS '244 random bits in 256.';
-
-INSERT INTO storage_private.page_token_keys (key)
-VALUES (uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()));
-
-CREATE FUNCTION storage_private.page_token_key() RETURNS bytea
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-    RETURN (SELECT k.key FROM storage_private.page_token_keys k);
-END $$;
-COMMENT ON FUNCTION storage_private.page_token_key() IS 'What page tokens of this database are sealed with.';
-
 CREATE FUNCTION storage.list_files(
     bucket     text,
     prefix     text DEFAULT '',
@@ -722,9 +702,8 @@ COMMENT ON FUNCTION storage.list_files(text, text, text, integer, text, storage.
 'A page of the current files in a bucket, as far as the caller may list them. bucket: key or id, NULL for your default. prefix: what paths begin with; files without a path have only the empty one. delimiter, such as /: files whose path has it after the prefix are summed up as one entry of kind prefix, a folder, that ends with it; NULL or empty: every file is an entry. page_size: 1 to 1000. page_token: as the last entry of the page before has it, with the other arguments unchanged; that is NULL after the last page. order_by: path (by bytes), newest or largest; below a prefix the latter two read all that is below it. Pages are positions and not offsets: what is there all the time is listed once, whatever is written meanwhile. Errors: BUCKET_NOT_FOUND, DEFAULT_BUCKET_MISSING, DEFAULT_BUCKET_AMBIGUOUS, INVALID_LIMIT, INVALID_DELIMITER, INVALID_PAGE_TOKEN.';
 
 REVOKE ALL ON TYPE storage.list_order, storage.list_entry FROM PUBLIC;
-REVOKE ALL ON TABLE storage_private.page_token_keys FROM PUBLIC;
 REVOKE ALL ON FUNCTION
-    storage_private.list_page(uuid, text, text, integer, text, text), storage_private.page_token_key(),
+    storage_private.list_page(uuid, text, text, integer, text, text),
     storage.list_files(text, text, text, integer, text, storage.list_order)
 FROM PUBLIC;
 
@@ -805,7 +784,7 @@ BEGIN
     SELECT c.access = 'public' INTO was_public FROM storage.buckets c WHERE c.id = here.bucket_id;
 
     IF upload.path IS NOT NULL THEN
-        PERFORM storage_private.hold_lock(hashtextextended(upload.bucket_id || '/' || upload.path, 1));
+        PERFORM storage_private.hold_lock('path', upload.bucket_id || '/' || upload.path);
         IF EXISTS (SELECT FROM storage.files f WHERE f.bucket_id = upload.bucket_id AND f.path = upload.path AND f.is_current) THEN
             PERFORM storage_private.refuse('PATH_TAKEN', 'another file has this path',
                 format('Path %s in bucket %s.', upload.path, upload.bucket_id),

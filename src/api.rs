@@ -35,20 +35,20 @@ mod storage_private {
 
     /// Holds a lock of ours until the transaction ends.
     #[pg_extern(volatile)]
-    fn hold_lock(key: i64) {
-        lock::hold(On::Key(key));
+    fn hold_lock(kind: &str, name: &str) {
+        lock::hold(On::named(kind, name).or_raise());
     }
 
     /// Holds a lock of ours until the transaction ends, unless another session has it.
     #[pg_extern(volatile)]
-    fn try_hold_lock(key: i64) -> bool {
-        lock::try_hold(On::Key(key))
+    fn try_hold_lock(kind: &str, name: &str) -> bool {
+        lock::try_hold(On::named(kind, name).or_raise())
     }
 
     /// Whether another session has a lock of ours.
     #[pg_extern(volatile)]
-    fn is_locked(key: i64) -> bool {
-        lock::is_held(On::Key(key))
+    fn is_locked(kind: &str, name: &str) -> bool {
+        lock::is_held(On::named(kind, name).or_raise())
     }
 
     /// The caller's user id as the claims say it.

@@ -3,12 +3,13 @@
 #![allow(unsafe_code)]
 
 use std::cell::Cell;
+use std::ffi::CStr;
 
 use pg_storage_core::key::Maker;
 use pgrx::prelude::*;
 
 use crate::catalog;
-use crate::error::Result;
+use crate::error::{Failure, Result};
 
 /// This database as a maker of keys. A standby and a promoted one are the same; a copy is not.
 pub fn maker() -> Maker {
@@ -17,19 +18,43 @@ pub fn maker() -> Maker {
 }
 
 thread_local! {
-    /// The table in which an owner was seen; another one after the extension was made anew.
+    /// The table in which the secret was seen, and the secret.
+    static SECRET: Cell<Option<(pg_sys::Oid, [u8; 32])>> = const { Cell::new(None) };
+    /// The table in which an owner was seen.
     static OWNED: Cell<Option<pg_sys::Oid>> = const { Cell::new(None) };
     static REGISTERED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// A table of `storage_private`, by its name; another one after the extension was made anew.
+fn table(name: &CStr) -> pg_sys::Oid {
+    // SAFETY: catalog look-ups by name, with missing_ok.
+    unsafe {
+        let schema = pg_sys::get_namespace_oid(c"storage_private".as_ptr(), true);
+        pg_sys::get_relname_relid(name.as_ptr(), schema)
+    }
+}
+
+/// What this database knows and no caller does.
+pub fn secret() -> Result<[u8; 32]> {
+    let table = table(c"secrets");
+    if let Some((seen, secret)) = SECRET.get()
+        && seen == table
+    {
+        return Ok(secret);
+    }
+    let secret: Option<Vec<u8>> = catalog::as_owner(|| {
+        catalog::read("SELECT storage_private.secret()", &[], |rows| Ok(rows.first().get_one()?))
+    })?;
+    let secret = secret.and_then(|secret| <[u8; 32]>::try_from(secret).ok());
+    let secret = secret.ok_or_else(|| Failure::internal("storage_private.secrets has no row"))?;
+    SECRET.set(Some((table, secret)));
+    Ok(secret)
 }
 
 /// Records that this database owns the objects to come. Asked of the table once for a session: an owner stays, except one
 /// that was recorded in what is rolled back.
 pub fn record() -> Result<()> {
-    // SAFETY: catalog look-ups by name, with missing_ok.
-    let table = unsafe {
-        let schema = pg_sys::get_namespace_oid(c"storage_private".as_ptr(), true);
-        pg_sys::get_relname_relid(c"installation".as_ptr(), schema)
-    };
+    let table = table(c"installation");
     if OWNED.get() == Some(table) {
         return Ok(());
     }

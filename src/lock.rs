@@ -1,22 +1,38 @@
 //! Locks that no SQL command can take, so that nobody who runs SQL can keep others waiting but by doing what they do.
 //!
-//! Advisory locks are open to every role and their keys can be computed. These are of the same kind, and `pg_locks` shows
-//! them as such, with an `objsubid` that no function of PostgreSQL gives: 1 is a `bigint`, 2 two `integer`s.
+//! Advisory locks are open to every role. These are of the same kind, and `pg_locks` shows them as such, with an `objsubid`
+//! that no function of PostgreSQL gives: 1 is a `bigint`, 2 two `integer`s. Their keys come of a secret: whoever could
+//! compute them could choose a path of his own to have the key of somebody else's.
 
 #![allow(unsafe_code)]
 
+use pg_storage_core::digest;
 use pgrx::pg_sys;
+
+use crate::error::Result;
+use crate::installation;
 
 /// What a lock is on.
 #[derive(Clone, Copy)]
 pub enum On {
-    /// What a key stands for, in this database.
-    Key(i64),
+    /// What has this key, in this database; see [`On::named`].
+    Key(u64),
     /// Being the worker of a database.
     Worker(pg_sys::Oid),
 }
 
 impl On {
+    /// The lock of a kind and a name.
+    pub fn named(kind: &str, name: &str) -> Result<Self> {
+        let mut hasher = digest::Hasher::new();
+        for part in [&installation::secret()?, kind.as_bytes(), name.as_bytes()] {
+            hasher.update(&(part.len() as u64).to_be_bytes());
+            hasher.update(part);
+        }
+        let [a, b, c, d, e, f, g, h, ..] = *hasher.finish().as_bytes();
+        Ok(Self::Key(u64::from_be_bytes([a, b, c, d, e, f, g, h])))
+    }
+
     fn tag(self) -> pg_sys::LOCKTAG {
         let (database, high, low, class) = match self {
             // SAFETY: a plain read of a process-local variable on the main thread.

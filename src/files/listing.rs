@@ -11,10 +11,10 @@ use pg_storage_core::prefix::{AFTER_ALL, end_of, folder_of, next_after};
 use pgrx::datum::{DatumWithOid, TimestampWithTimeZone};
 use uuid::Uuid;
 
-use crate::catalog;
 use crate::clock::Moment;
 use crate::error::{Failure, Result};
 use crate::operation::Operation;
+use crate::{catalog, installation};
 
 /// The most entries of a page.
 const MAX_PAGE: i32 = 1000;
@@ -130,7 +130,7 @@ pub fn page(wish: &Wish<'_>) -> Result<Vec<Entry>> {
             .hint("Leave the delimiter out to sort all files, or sort by path."));
     }
     let begin = match page_token {
-        Some(token) => Some(page_token::open(&key()?, listing, token)?),
+        Some(token) => Some(page_token::open(&installation::secret()?, listing, token)?),
         None => None,
     };
     // One more than asked for tells whether there is a next page.
@@ -142,7 +142,8 @@ pub fn page(wish: &Wish<'_>) -> Result<Vec<Entry>> {
     if entries.len() == wanted {
         entries.pop();
         if let Some(last) = entries.last_mut() {
-            last.page_token = Some(page_token::seal(&key()?, listing, &after(listing.order, last)));
+            last.page_token =
+                Some(page_token::seal(&installation::secret()?, listing, &after(listing.order, last)));
         }
     }
     Ok(entries)
@@ -257,17 +258,6 @@ fn ask(query: &'static str, arguments: &[DatumWithOid<'_>]) -> Result<Vec<Entry>
                 })
             })
             .collect()
-        })
-    })
-}
-
-/// What page tokens of this database are sealed with.
-fn key() -> Result<Vec<u8>> {
-    catalog::as_owner(|| {
-        catalog::read("SELECT storage_private.page_token_key()", &[], |rows| {
-            rows.first()
-                .get_one()?
-                .ok_or_else(|| Failure::internal("storage_private.page_token_keys has no row"))
         })
     })
 }

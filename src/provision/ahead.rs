@@ -57,7 +57,7 @@ fn due(config: &Config) -> Result<Vec<Wanted>> {
 
 /// Brings one physical bucket to what is wanted; `false` when it is still not so.
 fn bring(scope: Scope, config: &Config, wanted: Wanted) -> Result<bool> {
-    let Some(lock) = SessionLock::try_acquire(lock_on(&config.endpoint, &wanted.name)) else {
+    let Some(lock) = SessionLock::try_acquire(scope.step(|| lock_on(&config.endpoint, &wanted.name))?) else {
         // A session that needs it is at it.
         return Ok(false);
     };

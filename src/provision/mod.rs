@@ -5,7 +5,6 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use pg_storage_core::digest;
 use pg_storage_store::probe::{Capabilities, Support};
 use pg_storage_store::provision::Report;
 
@@ -70,7 +69,7 @@ pub fn ensure(bucket: &Bucket, ask: Ask) -> Result<Place> {
     }
     // What a copy made there, the original would take for orphans.
     catalog::run_as_owner("SELECT storage_private.require_ownership()", &[])?;
-    let lock = SessionLock::acquire(lock_on(&config.endpoint, &wanted.name));
+    let lock = SessionLock::acquire(lock_on(&config.endpoint, &wanted.name)?);
     if let Some(ready) = cached(&config, bucket, &mut wanted, ask)? {
         return finish(bucket, wanted, ready);
     }
@@ -252,13 +251,7 @@ fn hash<T: Hash + ?Sized>(value: &T) -> u64 {
     hasher.finish()
 }
 
-/// The same for every build of this library: sessions of an old and a new one line up behind the same lock.
-fn lock_on(endpoint: &str, name: &str) -> On {
-    let mut hasher = digest::Hasher::new();
-    for part in ["pg_storage provisioning", endpoint, name] {
-        hasher.update(&(part.len() as u64).to_be_bytes());
-        hasher.update(part.as_bytes());
-    }
-    let [a, b, c, d, e, f, g, h, ..] = *hasher.finish().as_bytes();
-    On::Key(i64::from_be_bytes([a, b, c, d, e, f, g, h]))
+/// What those line up behind who find a physical bucket not ready.
+fn lock_on(endpoint: &str, name: &str) -> Result<On> {
+    On::named("provisioning", &format!("{endpoint} {name}"))
 }

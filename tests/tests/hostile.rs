@@ -395,3 +395,49 @@ fn operators_of_the_callers_open_no_row_of_others() {
         }
     }
 }
+
+/// The planner calls an operator's estimator, and with it the operator, for what statistics say of a column: also for rows
+/// that nobody may see.
+#[test]
+fn operators_of_the_callers_are_not_tried_on_the_statistics_of_what_is_hidden() {
+    let scene = Scene::local();
+    let mut manager = scene.manager("ada");
+    manager.batch_execute("SELECT storage.create_bucket('b' || n) FROM generate_series(1, 40) n").unwrap();
+    let mut eve = scene.stranger("eve", "elsewhere");
+    eve.batch_execute(
+        "CREATE TABLE pg_temp.seen (what text);
+         CREATE FUNCTION pg_temp.seen(pg_catalog.uuid, pg_catalog.uuid) RETURNS pg_catalog.bool LANGUAGE plpgsql COST 0.0000001 AS
+         $$ BEGIN INSERT INTO pg_temp.seen VALUES ($1::text); RETURN true; END $$;
+         CREATE OPERATOR pg_temp.=== (LEFTARG = pg_catalog.uuid, RIGHTARG = pg_catalog.uuid, FUNCTION = pg_temp.seen,
+                                      RESTRICT = matchingsel)",
+    )
+    .unwrap();
+    scene.superuser().batch_execute("ANALYZE storage.buckets; ANALYZE storage.files").unwrap();
+    let relations: Vec<(String, String)> = eve
+        .query(
+            "SELECT c.oid::regclass::text, quote_ident(a.attname) FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
+             WHERE c.relnamespace IN ('storage'::regnamespace, 'storage_private'::regnamespace) AND c.relkind IN ('r', 'v')
+               AND a.attnum > 0 AND a.atttypid = 'uuid'::regtype AND has_column_privilege(c.oid, a.attnum, 'SELECT')",
+            &[],
+        )
+        .unwrap()
+        .iter()
+        .map(|row| (row.get(0), row.get(1)))
+        .collect();
+    assert!(relations.iter().any(|(name, _)| name == "storage_private.deleted_buckets"), "{relations:?}");
+    let own = "SELECT array_agg(id::text) FROM storage.buckets";
+    let own: Vec<String> = eve.query_one(own, &[]).unwrap().get(0);
+    for (relation, column) in relations {
+        eve.batch_execute(&format!(
+            "SELECT FROM {relation} WHERE {column} OPERATOR(pg_temp.===) '00000000-0000-0000-0000-000000000000'::uuid"
+        ))
+        .unwrap();
+        let seen: Vec<String> = eve
+            .query("DELETE FROM pg_temp.seen RETURNING what", &[])
+            .unwrap()
+            .iter()
+            .map(|row| row.get(0))
+            .collect();
+        assert!(seen.iter().all(|id| own.contains(id)), "{relation}.{column}: {seen:?}");
+    }
+}

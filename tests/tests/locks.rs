@@ -2,7 +2,7 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use pg_storage_tests::Scene;
-use pg_storage_tests::flow::{Upload, confirm, sha256};
+use pg_storage_tests::flow::{Upload, confirm};
 use postgres::Client;
 
 const BYTES: &[u8] = b"somebody waits";
@@ -45,37 +45,41 @@ fn everything(session: &mut Client) {
     assert_eq!(confirm(session, &ticket.upload_id).outcome(), ("uploaded", None));
 }
 
-/// The key that sessions line up behind while one of them makes a physical bucket ready, as the source says it.
-fn provisioning_key(scene: &Scene, physical_name: &str) -> (u32, u32) {
-    let mut text = Vec::new();
-    for part in ["pg_storage provisioning", &scene.store.endpoint, physical_name] {
-        text.extend_from_slice(&(part.len() as u64).to_be_bytes());
-        text.extend_from_slice(part.as_bytes());
-    }
-    let hash = sha256(&text);
-    (u32::from_str_radix(&hash[..8], 16).unwrap(), u32::from_str_radix(&hash[8..16], 16).unwrap())
+/// The locks that a first use, a request and a confirmation of ada's leave held.
+fn keys_of_everything(scene: &Scene) -> Vec<(u32, u32)> {
+    scene.set("pg_storage.max_pending_uploads", "100");
+    let mut ada = scene.user("ada");
+    everything(&mut ada);
+    let pid = ada.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0);
+    let keys = held_by(scene, pid);
+    assert!(keys.len() >= 3, "a path, a hash and a number of uploads: {keys:?}");
+    ada.batch_execute("ROLLBACK").unwrap();
+    keys
 }
 
 #[test]
 fn nobody_waits_for_locks_that_anybody_can_take() {
     let scene = Scene::local();
-    scene.set("pg_storage.max_pending_uploads", "100");
-    let mut ada = scene.user("ada");
-    everything(&mut ada);
-    let pid = ada.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0);
-    let mut keys = held_by(&scene, pid);
-    assert!(keys.len() >= 3, "a path, a hash and a number of uploads: {keys:?}");
-    ada.batch_execute("ROLLBACK").unwrap();
-    let mut manager = scene.manager("ada");
-    let provision = "SELECT name FROM storage.provision_bucket('private')";
-    let physical_name: String = manager.query_one(provision, &[]).unwrap().get(0);
-    keys.push(provisioning_key(&scene, &physical_name));
-    keys.dedup();
-
+    let keys = keys_of_everything(&scene);
     let mut eve = scene.user("eve");
     hold(&mut eve, &keys);
+    let mut ada = scene.user("ada");
     everything(&mut ada);
-    ada.batch_execute("COMMIT; SET lock_timeout = '10s'").unwrap();
-    manager.batch_execute("SET lock_timeout = '10s'").unwrap();
-    manager.query_one(provision, &[]).unwrap();
+    ada.batch_execute("COMMIT").unwrap();
+}
+
+/// Could it be computed, whoever chooses the path of a file could choose one that has the lock of somebody else's.
+#[test]
+fn what_has_which_lock_is_a_secret_of_the_database() {
+    // The same tenant, user and bytes.
+    let [first, second] = [(); 2].map(|()| keys_of_everything(&Scene::local()));
+    let alike: Vec<_> = first.iter().filter(|key| second.contains(key)).collect();
+    assert!(alike.is_empty(), "{alike:?}");
+    // It does not change, nor does it depend on the session.
+    let scene = Scene::local();
+    let [mut before, mut after] = [(); 2].map(|()| keys_of_everything(&scene));
+    before.sort_unstable();
+    after.sort_unstable();
+    assert_eq!(before.len(), after.len());
+    assert!(before.iter().any(|key| after.contains(key)));
 }

@@ -278,7 +278,7 @@ fn no_level_hands_out_levels_or_runs_the_house() {
         "worker_passes",
         "room",
         "released_room",
-        "page_token_keys",
+        "secrets",
     ] {
         let query = format!("SELECT FROM storage_private.{table}");
         assert_eq!(refused(session.query(&query, &[])).sqlstate, "42501");

@@ -45,7 +45,7 @@ fn seen(database: &Database<'_>, roles: &[String]) -> Vec<String> {
     let relations = "SELECT c.oid::regclass::text FROM pg_class c
                      WHERE c.relnamespace IN ('storage'::regnamespace, 'storage_private'::regnamespace) AND c.relkind IN ('r', 'v')
                        -- What a restored server finds out for itself.
-                       AND c.relname NOT IN ('store_capabilities', 'worker_passes', 'worker_state', 'room', 'page_token_keys')
+                       AND c.relname NOT IN ('store_capabilities', 'worker_passes', 'worker_state', 'room', 'secrets')
                      ORDER BY 1";
     let relations: Vec<String> =
         superuser.query(relations, &[]).unwrap().iter().map(|row| row.get(0)).collect();

@@ -213,7 +213,8 @@ CREATE SCHEMA IF NOT EXISTS storage_private; /* pg_storage::api::storage_private
 -- src/api.rs:49
 -- pg_storage::api::storage_private::is_locked
 CREATE  FUNCTION storage_private."is_locked"(
-	"key" bigint /* i64 */
+	"kind" TEXT, /* & str */
+	"name" TEXT /* & str */
 ) RETURNS bool /* bool */
 STRICT VOLATILE
 LANGUAGE c /* Rust */
@@ -224,7 +225,8 @@ AS 'MODULE_PATHNAME', 'is_locked_wrapper';
 -- src/api.rs:43
 -- pg_storage::api::storage_private::try_hold_lock
 CREATE  FUNCTION storage_private."try_hold_lock"(
-	"key" bigint /* i64 */
+	"kind" TEXT, /* & str */
+	"name" TEXT /* & str */
 ) RETURNS bool /* bool */
 STRICT VOLATILE
 LANGUAGE c /* Rust */
@@ -235,7 +237,8 @@ AS 'MODULE_PATHNAME', 'try_hold_lock_wrapper';
 -- src/api.rs:37
 -- pg_storage::api::storage_private::hold_lock
 CREATE  FUNCTION storage_private."hold_lock"(
-	"key" bigint /* i64 */
+	"kind" TEXT, /* & str */
+	"name" TEXT /* & str */
 ) RETURNS void
 STRICT VOLATILE
 LANGUAGE c /* Rust */
@@ -882,6 +885,26 @@ COMMENT ON COLUMN storage_private.former_installations.database IS 'Of the datab
 SELECT pg_catalog.pg_extension_config_dump('storage_private.installation', '');
 SELECT pg_catalog.pg_extension_config_dump('storage_private.former_installations', '');
 
+-- Not dumped: a restored database makes one of its own. A standby has it.
+CREATE TABLE storage_private.secrets (
+    this boolean PRIMARY KEY DEFAULT true CHECK (this),
+    key  bytea NOT NULL CHECK (length(key) = 32)
+);
+COMMENT ON TABLE storage_private.secrets IS 'What page tokens are sealed with, and what nobody can compute the locks of others without. Read by the owner alone, in no dump, and other in every database but copies on disk.';
+COMMENT ON COLUMN storage_private.secrets.this IS 'There is one.';
+COMMENT ON COLUMN storage_private.secrets.key IS '244 random bits in 256.';
+
+INSERT INTO storage_private.secrets (key)
+VALUES (uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()));
+
+CREATE FUNCTION storage_private.secret() RETURNS bytea
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN (SELECT s.key FROM storage_private.secrets s);
+END $$;
+COMMENT ON FUNCTION storage_private.secret() IS 'The secret of this database.';
+
 CREATE FUNCTION storage_private.this_installation() RETURNS storage_private.installation
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -1097,7 +1120,7 @@ BEGIN
 
     IF upload.path IS NOT NULL THEN
         -- Two uploads to one path would otherwise both see the same predecessor.
-        PERFORM storage_private.hold_lock(hashtextextended(upload.bucket_id || '/' || upload.path, 1));
+        PERFORM storage_private.hold_lock('path', upload.bucket_id || '/' || upload.path);
         SELECT * INTO taken FROM storage.files f
         WHERE f.bucket_id = upload.bucket_id AND f.path = upload.path AND f.is_current FOR NO KEY UPDATE;
         IF taken.owner_id <> upload.owner_id THEN
@@ -1148,7 +1171,7 @@ BEGIN
 
     IF b.dedup <> 'off' AND b.access <> 'temp' THEN
         -- Of two confirmations of the same bytes the second waits here and then finds the first's object.
-        PERFORM storage_private.hold_lock(hashtextextended(encode(accept_upload.sha256, 'hex') || b.tenant_id, 2));
+        PERFORM storage_private.hold_lock('bytes', encode(accept_upload.sha256, 'hex') || b.tenant_id);
         SELECT o.id INTO target
         FROM storage.objects o JOIN storage.buckets ob ON ob.id = o.bucket_id
         WHERE o.sha256 = accept_upload.sha256 AND o.physical_name = upload.physical_name AND o.content_type = upload.content_type
@@ -1481,7 +1504,7 @@ COMMENT ON FUNCTION storage_private.compact_room() IS
 CREATE FUNCTION storage_private.lock_pending(tenant text, uploader text) RETURNS void
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT storage_private.hold_lock(hashtextextended(jsonb_build_array($1, $2)::text, 6))
+    SELECT storage_private.hold_lock('pending uploads', jsonb_build_array($1, $2)::text)
 $$;
 COMMENT ON FUNCTION storage_private.lock_pending(text, text) IS 'Holds a user''s number of pending uploads until the transaction ends.';
 
@@ -1714,14 +1737,13 @@ CREATE FUNCTION storage_private.record_provisioning(
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    lock_key bigint := hashtextextended(physical, 3);
     current boolean;
 BEGIN
     IF wait THEN
         -- First the row, which others lock without our lock and then ask for that.
         PERFORM FROM storage.physical_buckets p WHERE p.name = physical FOR NO KEY UPDATE;
-        PERFORM storage_private.hold_lock(lock_key);
-    ELSIF NOT storage_private.try_hold_lock(lock_key) THEN
+        PERFORM storage_private.hold_lock('physical bucket', physical);
+    ELSIF NOT storage_private.try_hold_lock('physical bucket', physical) THEN
         RETURN 'left';
     ELSE
         PERFORM FROM storage.physical_buckets p WHERE p.name = physical FOR NO KEY UPDATE SKIP LOCKED;
@@ -1730,7 +1752,7 @@ BEGIN
         END IF;
     END IF;
     -- Tells those who cannot see the row yet; whoever holds it holds the lock above as well.
-    PERFORM storage_private.hold_lock(hashtextextended(physical || '/' || bucket_access, 3));
+    PERFORM storage_private.hold_lock('physical bucket', physical || '/' || bucket_access);
     INSERT INTO storage.physical_buckets AS p
         (name, tenant_id, access, fixed, key_prefix, endpoint, state, desired_generation, applied_generation, steps, allowed_origins,
          provisioned_at)
@@ -1761,7 +1783,7 @@ BEGIN
     SELECT * INTO a FROM jsonb_to_record(attempt) AS r(
         name text, tenant_id text, access storage.bucket_access, fixed boolean, key_prefix text, endpoint text,
         steps jsonb, error text, failed_at double precision);
-    IF NOT storage_private.try_hold_lock(hashtextextended(a.name, 3)) THEN
+    IF NOT storage_private.try_hold_lock('physical bucket', a.name) THEN
         RETURN;
     END IF;
     PERFORM FROM storage.physical_buckets p WHERE p.name = a.name FOR NO KEY UPDATE SKIP LOCKED;
@@ -1788,7 +1810,7 @@ CREATE FUNCTION storage_private.record_capabilities(store text, observed jsonb) 
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    IF NOT storage_private.try_hold_lock(hashtextextended(store, 4)) THEN
+    IF NOT storage_private.try_hold_lock('store', store) THEN
         RETURN false;
     END IF;
     INSERT INTO storage.store_capabilities AS c (endpoint, capabilities) VALUES (store, observed)
@@ -1805,7 +1827,7 @@ DECLARE
     candidate storage.bucket_access;
 BEGIN
     FOREACH candidate IN ARRAY enum_range(NULL::storage.bucket_access) LOOP
-        IF storage_private.is_locked(hashtextextended(physical || '/' || candidate, 3)) THEN
+        IF storage_private.is_locked('physical bucket', physical || '/' || candidate) THEN
             RETURN candidate;
         END IF;
     END LOOP;
@@ -1818,7 +1840,7 @@ CREATE FUNCTION storage_private.is_being_recorded(physical text, store text) RET
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    IF storage_private.is_locked(hashtextextended(physical, 3)) OR storage_private.is_locked(hashtextextended(store, 4)) THEN
+    IF storage_private.is_locked('physical bucket', physical) OR storage_private.is_locked('store', store) THEN
         RETURN true;
     END IF;
     PERFORM FROM storage.physical_buckets p WHERE p.name = physical FOR NO KEY UPDATE SKIP LOCKED;
@@ -2095,7 +2117,7 @@ BEGIN
     PERFORM storage_private.validate_file(NEW.filename, NEW.path);
     IF NEW.is_current AND NEW.path IS DISTINCT FROM OLD.path THEN
         -- The lock of an upload to this path, see finish_upload().
-        PERFORM storage_private.hold_lock(hashtextextended(NEW.bucket_id || '/' || NEW.path, 1));
+        PERFORM storage_private.hold_lock('path', NEW.bucket_id || '/' || NEW.path);
         IF EXISTS (SELECT FROM storage.files f WHERE f.bucket_id = NEW.bucket_id AND f.path = NEW.path AND f.is_current) THEN
             PERFORM storage_private.refuse('PATH_TAKEN', 'another file has this path',
                 format('Path %s in bucket %s.', NEW.path, NEW.bucket_id),
@@ -2910,8 +2932,9 @@ COMMENT ON FUNCTION storage.run_maintenance() IS
 -- Deleting buckets with what is in them. A mark makes a bucket vanish for everybody at one commit; maintenance then removes
 -- its rows in small steps, which may take long, be interrupted anywhere and go on later.
 
--- A view, because its owner reads the table: the policies below ask for buckets that are hidden from whoever they bind.
-CREATE VIEW storage_private.deleted_buckets AS
+-- A view, because its owner reads the table: the policies below ask for buckets that are hidden from whoever they bind. A
+-- barrier, because the planner would else try operators of whoever asks on the statistics of the table.
+CREATE VIEW storage_private.deleted_buckets WITH (security_barrier) AS
     SELECT b.id FROM storage.buckets b WHERE b.deleted_at IS NOT NULL;
 COMMENT ON VIEW storage_private.deleted_buckets IS 'Buckets that are being deleted: their ids, for policies.';
 COMMENT ON COLUMN storage_private.deleted_buckets.id IS 'Of the bucket.';
@@ -3170,13 +3193,11 @@ COMMENT ON FUNCTION storage_private.unnamed_keys(text, text[], timestamptz[], uu
 CREATE FUNCTION storage_private.hold_reconciliation(physical text, wait boolean) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
-DECLARE
-    lock_key bigint := hashtextextended(physical, 11);
 BEGIN
     IF NOT wait THEN
-        RETURN storage_private.try_hold_lock(lock_key);
+        RETURN storage_private.try_hold_lock('reconciliation', physical);
     END IF;
-    PERFORM storage_private.hold_lock(lock_key);
+    PERFORM storage_private.hold_lock('reconciliation', physical);
     RETURN true;
 END $$;
 COMMENT ON FUNCTION storage_private.hold_reconciliation(text, boolean) IS
@@ -3597,11 +3618,11 @@ COMMENT ON FUNCTION storage_private.event_retention() IS 'How long events are ke
 COMMENT ON FUNCTION storage_private.validate_bucket(text, text[], text[], text) IS
 'Refuses a bucket row that breaks the rules. Errors: INVALID_BUCKET_KEY, INVALID_CONTENT_TYPE, INVALID_ORIGIN.';
 COMMENT ON FUNCTION storage_private.validate_origins(text[]) IS 'Refuses origins that are none. Errors: INVALID_ORIGIN.';
-COMMENT ON FUNCTION storage_private.hold_lock(bigint) IS
-'Waits for a lock and holds it until the transaction ends. Of the kind of advisory locks, which pg_locks shows them as, but beyond the reach of their functions: whoever runs SQL could keep others out.';
-COMMENT ON FUNCTION storage_private.try_hold_lock(bigint) IS
+COMMENT ON FUNCTION storage_private.hold_lock(text, text) IS
+'Waits for the lock of this kind and name and holds it until the transaction ends. pg_locks shows it as an advisory one, but it is beyond the reach of their functions, and nobody can choose a name that shares the lock of another: whoever runs SQL could keep others out.';
+COMMENT ON FUNCTION storage_private.try_hold_lock(text, text) IS
 'As hold_lock(), without waiting; false: another session has it.';
-COMMENT ON FUNCTION storage_private.is_locked(bigint) IS
+COMMENT ON FUNCTION storage_private.is_locked(text, text) IS
 'Whether another session has a lock of hold_lock().';
 COMMENT ON FUNCTION storage_private.validate_file(text, text) IS
 'Refuses a file name or path that breaks the rules. Errors: INVALID_FILENAME, INVALID_PATH.';

@@ -26,7 +26,7 @@ WITH relations AS (
     UNION ALL
     SELECT 'relation ' || name, 'holds ' || query_to_xml(
                -- A secret, made anew for each database.
-               CASE name WHEN 'storage_private.page_token_keys' THEN 'SELECT this, length(key) FROM ' ELSE 'SELECT * FROM ' END || name,
+               CASE name WHEN 'storage_private.secrets' THEN 'SELECT this, length(key) FROM ' ELSE 'SELECT * FROM ' END || name,
                true, true, '')::text
     FROM relations WHERE relkind = 'r' OR relkind = 'S'
     UNION ALL

