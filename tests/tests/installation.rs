@@ -116,27 +116,36 @@ fn rows_that_came_without_an_owner_are_left_alone() {
     assert_eq!(scene.maintain(), [0, 0, scene.staged(1), 0]);
 }
 
+/// Inserted directly, an upload has nothing made ready, which would be recorded apart from the transaction.
+const INSERT: &str = "INSERT INTO storage.upload_requests (bucket_id, filename, content_type, size)
+                      SELECT id, 'a.txt', 'text/plain', 1 FROM storage.buckets WHERE key = 'private'";
+
+fn owners(scene: &Scene) -> i64 {
+    scene.value("SELECT count(*) FROM storage_private.installation")
+}
+
 #[test]
 fn an_owner_that_was_rolled_back_is_recorded_again() {
-    let scene = Scene::local();
-    let rows = || scene.value::<i64>("SELECT count(*) FROM storage_private.installation");
-    let mut ada = scene.user("ada");
-    // Inserted directly, an upload has nothing made ready, which would be recorded apart from the transaction.
-    let insert = "INSERT INTO storage.upload_requests (bucket_id, filename, content_type, size)
-                  SELECT id, 'a.txt', 'text/plain', 1 FROM storage.buckets WHERE key = 'private'";
-    for end in ["ROLLBACK", "ROLLBACK TO s; COMMIT"] {
-        ada.batch_execute(&format!("BEGIN; SAVEPOINT s; {insert}; {insert}; {end}")).unwrap();
-        assert_eq!(rows(), 0, "{end}");
+    for (begin, end) in [("BEGIN", "ROLLBACK"), ("BEGIN; SAVEPOINT s", "ROLLBACK TO s; COMMIT")] {
+        let scene = Scene::local();
+        let mut ada = scene.user("ada");
+        ada.batch_execute(&format!("{begin}; {INSERT}; {INSERT}; {end}")).unwrap();
+        assert_eq!(owners(&scene), 0, "{end}");
+        ada.batch_execute(INSERT).unwrap();
+        assert_eq!(owners(&scene), 1, "{end}");
     }
-    ada.batch_execute(insert).unwrap();
-    assert_eq!(rows(), 1);
-    // The same session, and another extension.
+}
+
+#[test]
+fn a_session_that_outlives_the_extension_records_the_owner_in_the_next() {
+    let scene = Scene::local();
+    scene.user("ada");
     let mut superuser = scene.superuser();
-    superuser.batch_execute("SET jwt.claims.user_id = 'ada'").unwrap();
-    superuser.batch_execute(insert).unwrap();
+    superuser.batch_execute(&format!("SET jwt.claims.user_id = 'ada'; {INSERT}")).unwrap();
+    assert_eq!(owners(&scene), 1);
     superuser.batch_execute("DROP EXTENSION pg_storage CASCADE; CREATE EXTENSION pg_storage").unwrap();
     superuser.batch_execute("SELECT storage.create_user_buckets('ada')").unwrap();
-    assert_eq!(rows(), 0);
-    superuser.batch_execute(insert).unwrap();
-    assert_eq!(rows(), 1);
+    assert_eq!(owners(&scene), 0);
+    superuser.batch_execute(INSERT).unwrap();
+    assert_eq!(owners(&scene), 1);
 }
