@@ -165,7 +165,9 @@ fn check_says_what_was_seen_of_forms_and_parts() {
             ),
         ),
     ];
-    for (scene, expected) in [(Scene::local(), kept), (Scene::garage(), kept), (Scene::ceph(), on_ceph)] {
+    for (scene, expected) in
+        [(Scene::embedded("it is about each store"), kept), (Scene::garage(), kept), (Scene::ceph(), on_ceph)]
+    {
         Upload::of(b"first use").complete(&mut scene.user("ada"), b"first use");
         let query = "SELECT name, status, detail, hint FROM storage.check()
                      WHERE name IN ('forms', 'multipart', 'wrong_part_checksum') ORDER BY name";
@@ -178,7 +180,7 @@ fn check_says_what_was_seen_of_forms_and_parts() {
 
 #[test]
 fn a_store_that_was_not_seen_to_keep_to_its_forms_gets_none() {
-    let scene = Scene::local();
+    let scene = Scene::embedded("it begins with a store that has all");
     let mut ada = scene.user("ada");
     Upload::of(b"first use").complete(&mut ada, b"first use");
     let found = |name: &str| {
