@@ -70,6 +70,9 @@ fn sign_one(
     let (signed, lives) = in_period(now.unix(), expires, period);
     // Who has the URL may have the bytes: a cache may answer for the store, for a period after it got them.
     let kept = (lives > expires).then(|| format!("max-age={}", lives - expires));
+    // The year that public files are kept is for the URL that stays. A browser that kept this answer for a link would give it
+    // to a script as well, without the headers that let scripts read it.
+    let kept = kept.or_else(|| file.access.cache_control().map(|_| "no-store".to_owned()));
     let mut query = vec![("response-content-disposition", disposition.as_str())];
     if let Some(kept) = &kept {
         query.insert(0, ("response-cache-control", kept));

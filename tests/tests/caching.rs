@@ -87,7 +87,7 @@ fn public_files_are_kept_for_good_however_they_came() {
                 &[],
             );
             assert_eq!(said(&head), Some(FOR_GOOD), "{file}");
-            assert_eq!(said(&http::get(&download_url(&mut ada, file))), Some(FOR_GOOD), "{file}");
+            assert_eq!(said(&http::get(&download_url(&mut ada, file))), Some("no-store"), "{file}");
             let url = public_url(&mut ada, file);
             assert_eq!(url, public_url(&mut ada, file));
             assert_eq!(url, format!("{}/{}/{}", scene.store.endpoint, place.0, place.1));
