@@ -8,6 +8,7 @@ mod cached;
 mod confirming;
 mod files;
 mod hashing;
+mod hidden;
 mod listing;
 mod machine;
 mod median;
@@ -51,6 +52,7 @@ fn main() {
         }
         rows
     });
+    part("hidden rows", &mut || hidden::rows(sizes, &warm(local())));
     part("the cache", &mut || vec![cached::look(sizes), cached::calls(sizes)]);
     part("memory", &mut || {
         let scene = warm(local());

@@ -180,6 +180,11 @@ pub fn sign_parts(
     sums: Option<Vec<Option<String>>>,
 ) -> Result<Vec<SignedPart>> {
     let own = own(upload)?;
+    if numbers.len() > usize::try_from(own.parts.count()).unwrap_or_default() {
+        return Err(Failure::new(Token::InvalidPart, "more parts are asked for than there are")
+            .detail(format!("{} were asked for; the upload has {}.", numbers.len(), own.parts.count()))
+            .hint("Ask for each part once; a URL can be asked for again in another call."));
+    }
     let sums = sums_of(&own, numbers.len(), sums)?;
     let now = Moment::now();
     let usual = match &own.url_ttl {

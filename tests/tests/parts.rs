@@ -240,6 +240,8 @@ fn an_upload_is_its_owners_alone() {
         let refusal = refused(try_sign_parts(&mut ada, &ticket.upload_id, &[1, number], None));
         assert_eq!(refusal.code(), ("22023", "INVALID_PART"));
     }
+    let refusal = refused(try_sign_parts(&mut ada, &ticket.upload_id, &[1, 1, 1, 1], None));
+    assert_eq!(refusal.code(), ("22023", "INVALID_PART"), "each part once");
     assert!(sign_parts(&mut ada, &ticket.upload_id, &[]).is_empty());
 }
 

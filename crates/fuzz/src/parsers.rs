@@ -7,10 +7,13 @@ use pg_storage_core::endpoint::Endpoint;
 use pg_storage_core::error::Invalid;
 use pg_storage_core::key;
 use pg_storage_core::name::{BucketKey, Filename};
-use pg_storage_core::origin::Origin;
+use pg_storage_core::origin::{MAX_LISTED, Origin, check_list};
+use pg_storage_core::page_token::{self, Listing, Order, Position};
+use pg_storage_core::parts::Parts;
 use pg_storage_core::path::FilePath;
 use pg_storage_core::physical::{BucketPrefix, KeyPrefix, bucket_name, check_bucket_name};
 use pg_storage_core::policy::Access;
+use pg_storage_core::prefix::{end_of, folder_of, next_after};
 use pg_storage_core::upload::Status;
 
 use crate::input::Input;
@@ -55,6 +58,8 @@ pub(crate) fn run(data: &[u8]) {
     types(data);
     places(&text);
     keys(&text);
+    pages(data);
+    parts(data);
 }
 
 fn names(text: &str) {
@@ -117,6 +122,62 @@ fn places(text: &str) {
         );
     }
     let _ = check_bucket_name(text);
+}
+
+/// Nobody can make a token, and one that was made fits its own listing alone.
+fn pages(data: &[u8]) {
+    let mut input = Input::new(data);
+    let (prefix, other, text) = (input.text(), input.text(), input.text());
+    let id = uuid::Uuid::from_u128(u128::from(input.byte()));
+    let number = i64::from_be_bytes([(); 8].map(|()| input.byte()));
+    let order = input.choice(&[Order::Path, Order::Newest, Order::Largest]);
+    let listing = Listing { bucket: id, prefix: &prefix, delimiter: Some(&other), order };
+    for position in [
+        Position::Path(text.clone()),
+        Position::Pathless(id),
+        Position::Newest(number, id),
+        Position::Largest(number, id),
+    ] {
+        let token = page_token::seal(b"a key", &listing, &position);
+        assert_eq!(page_token::open(b"a key", &listing, &token).as_ref(), Ok(&position));
+        let swapped = Listing { prefix: &other, delimiter: Some(&prefix), ..listing };
+        assert!(prefix == other || page_token::open(b"a key", &swapped, &token).is_err());
+        assert!(page_token::open(b"another", &listing, &token).is_err());
+    }
+    if let Err(refusal) = page_token::open(b"a key", &listing, &text) {
+        check_refusal(&refusal);
+    }
+    let _ = Order::parse(&text);
+    assert!(next_after(&text).as_bytes() > text.as_bytes());
+    assert!(end_of(&text).is_none_or(|end| end.as_bytes() > text.as_bytes() && !end.starts_with(&text)));
+    if let Some(folder) = folder_of(&text, &prefix, &other) {
+        assert!(text.starts_with(folder) && folder.starts_with(&prefix) && folder.ends_with(&other));
+    }
+    match check_list(text.split(',').collect::<Vec<_>>().into_iter()) {
+        Ok(()) => assert!(text.split(',').count() <= MAX_LISTED),
+        Err(refusal) => check_refusal(&refusal),
+    }
+}
+
+/// The parts of a file are all of it, each byte once.
+fn parts(data: &[u8]) {
+    let mut input = Input::new(data);
+    let [size, part_size] =
+        [(); 2].map(|()| u64::from_be_bytes([(); 8].map(|()| input.byte())) >> input.byte() % 64);
+    let asked = input.one_in(2).then_some(part_size.cast_signed());
+    // Nobody uploads nothing.
+    match Parts::divide(size.max(1), asked) {
+        Ok(parts) => {
+            let last = parts.count();
+            let (start, length) = parts.place(last).expect("the last part is one");
+            assert_eq!(start + length, size.max(1));
+            assert!(last == 1 || parts.place(last - 1).is_ok_and(|(first, length)| first + length == start));
+            for none in [0, last + 1, i32::MIN, i32::MAX] {
+                check_refusal(&parts.place(none).expect_err("there is no such part"));
+            }
+        }
+        Err(refusal) => check_refusal(&refusal),
+    }
 }
 
 fn keys(text: &str) {
