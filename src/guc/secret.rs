@@ -12,7 +12,8 @@ use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
-use super::{EPOCH, refuse};
+use super::EPOCH;
+use super::hooks::refuse;
 
 /// What stands for every value, and for none. As a value it means none: PostgreSQL hands it to parallel workers, which
 /// never sign.
