@@ -1,0 +1,328 @@
+//! Uploads: asked for, in each of their forms, and ended.
+
+use pgrx::pg_schema;
+
+#[pg_schema]
+mod storage_private {
+    use pgrx::datum::{Interval, TimestampWithTimeZone};
+    use pgrx::prelude::*;
+    use pgrx::{JsonB, Uuid};
+
+    use crate::api::or_nil;
+    use crate::bucket::Bucket;
+    use crate::error::OrRaise;
+    use crate::json::Jsonb;
+    use crate::limits;
+    use crate::upload::{self, Declared, PartsWanted, Ticket, Wanted};
+
+    /// What is missing breaks the same rule as what is empty.
+    fn declared<'a>(
+        filename: Option<&'a str>,
+        content_type: Option<&'a str>,
+        size: Option<i64>,
+        sha256: Option<&'a str>,
+        path: Option<&'a str>,
+        expires_in: Option<Interval>,
+    ) -> Declared<'a> {
+        Declared {
+            filename: filename.unwrap_or_default(),
+            content_type: content_type.unwrap_or_default(),
+            size: size.unwrap_or_default(),
+            sha256,
+            path,
+            expires_in,
+        }
+    }
+
+    /// Keeps the limits of an upload request that was just inserted.
+    #[pg_trigger]
+    fn limit_upload<'a>(
+        trigger: &'a PgTrigger<'a>,
+    ) -> Result<Option<PgHeapTuple<'a, AllocatedByPostgres>>, PgTriggerError> {
+        limits::inserted(trigger).or_raise();
+        Ok(None)
+    }
+
+    /// Validates what is declared of a file to come and chooses the trusted columns of its upload request.
+    #[allow(clippy::too_many_arguments, clippy::type_complexity)]
+    #[pg_extern(volatile)]
+    fn admit(
+        bucket_id: Option<Uuid>,
+        filename: Option<&str>,
+        content_type: Option<&str>,
+        size: Option<i64>,
+        sha256: Option<&str>,
+        path: Option<&str>,
+        expires_in: Option<Interval>,
+    ) -> TableIterator<
+        'static,
+        (
+            name!(id, Uuid),
+            name!(file_id, Uuid),
+            name!(tenant_id, String),
+            name!(physical_name, Option<String>),
+            name!(object_key, Option<String>),
+            name!(final_key, Option<String>),
+            name!(direct, bool),
+            name!(create_only, bool),
+            name!(created_at, TimestampWithTimeZone),
+            name!(expires_at, TimestampWithTimeZone),
+        ),
+    > {
+        let declared = declared(filename, content_type, size, sha256, path, expires_in);
+        let bucket = Bucket::visible(or_nil(bucket_id)).or_raise();
+        let admission = upload::admit(&bucket, &declared).or_raise();
+        let (physical_name, object_key, final_key, direct, create_only) = match admission.place {
+            Some(place) => (
+                Some(place.physical_name),
+                Some(place.object_key),
+                Some(place.final_key),
+                place.direct,
+                place.create_only,
+            ),
+            None => (None, None, None, false, false),
+        };
+        TableIterator::once((
+            Uuid::from_bytes(*admission.id.as_bytes()),
+            Uuid::from_bytes(*admission.file_id.as_bytes()),
+            admission.tenant,
+            physical_name,
+            object_key,
+            final_key,
+            direct,
+            create_only,
+            admission.created_at.column().or_raise(),
+            admission.expires_at.column().or_raise(),
+        ))
+    }
+
+    /// Inserts an upload request as the caller and gives the ticket for it.
+    #[allow(clippy::too_many_arguments, clippy::type_complexity)]
+    #[pg_extern(volatile)]
+    fn open_upload(
+        bucket_id: Uuid,
+        filename: Option<&str>,
+        content_type: Option<&str>,
+        size: Option<i64>,
+        sha256: Option<&str>,
+        path: Option<&str>,
+        metadata: Jsonb,
+        expires_in: Option<Interval>,
+    ) -> TableIterator<
+        'static,
+        (
+            name!(upload_id, Uuid),
+            name!(file_id, Uuid),
+            name!(deduplicated, bool),
+            name!(method, String),
+            name!(url, Option<String>),
+            name!(headers, Option<JsonB>),
+            name!(expires_at, Option<TimestampWithTimeZone>),
+        ),
+    > {
+        let declared = declared(filename, content_type, size, sha256, path, expires_in);
+        TableIterator::once(ticket_row(upload::open(bucket_id, Wanted { declared, metadata }).or_raise()))
+    }
+
+    type TicketRow = (Uuid, Uuid, bool, String, Option<String>, Option<JsonB>, Option<TimestampWithTimeZone>);
+
+    fn ticket_row(ticket: Ticket) -> TicketRow {
+        let deduplicated = ticket.upload.is_none();
+        let (url, headers, expires_at) = match ticket.upload {
+            Some((url, headers, expires_at)) => (Some(url), Some(headers), Some(expires_at)),
+            None => (None, None, None),
+        };
+        (ticket.upload_id, ticket.file_id, deduplicated, "PUT".to_owned(), url, headers, expires_at)
+    }
+
+    /// Inserts many upload requests as the caller, all or none, and gives their tickets in the same order.
+    #[allow(clippy::too_many_arguments, clippy::type_complexity)]
+    #[pg_extern(volatile)]
+    fn open_uploads(
+        bucket_id: Uuid,
+        filenames: Option<Vec<Option<String>>>,
+        content_types: Option<Vec<Option<String>>>,
+        sizes: Option<Vec<Option<i64>>>,
+        sha256s: Option<Vec<Option<String>>>,
+        paths: Option<Vec<Option<String>>>,
+        metadata: Option<Vec<Option<Jsonb>>>,
+    ) -> TableIterator<
+        'static,
+        (
+            name!(upload_id, Uuid),
+            name!(file_id, Uuid),
+            name!(deduplicated, bool),
+            name!(method, String),
+            name!(url, Option<String>),
+            name!(headers, Option<JsonB>),
+            name!(expires_at, Option<TimestampWithTimeZone>),
+        ),
+    > {
+        // A list that is shorter than that of the names says nothing of the last files.
+        fn nth<T>(list: &[Option<T>], at: usize) -> Option<&T> {
+            list.get(at).and_then(Option::as_ref)
+        }
+        let filenames = filenames.unwrap_or_default();
+        let content_types = content_types.unwrap_or_default();
+        let sizes = sizes.unwrap_or_default();
+        let sha256s = sha256s.unwrap_or_default();
+        let paths = paths.unwrap_or_default();
+        let mut metadata = metadata.unwrap_or_default();
+        metadata.resize_with(filenames.len(), || None);
+        let files = filenames
+            .iter()
+            .zip(metadata)
+            .enumerate()
+            .map(|(at, (filename, metadata))| Wanted {
+                declared: declared(
+                    filename.as_deref(),
+                    nth(&content_types, at).map(String::as_str),
+                    nth(&sizes, at).copied(),
+                    nth(&sha256s, at).map(String::as_str),
+                    nth(&paths, at).map(String::as_str),
+                    None,
+                ),
+                metadata: metadata.unwrap_or_else(Jsonb::empty_object),
+            })
+            .collect();
+        let tickets = upload::open_many(bucket_id, files).or_raise();
+        TableIterator::new(tickets.into_iter().map(ticket_row))
+    }
+
+    /// Inserts an upload request as the caller and gives the form for it.
+    #[allow(clippy::too_many_arguments, clippy::type_complexity)]
+    #[pg_extern(volatile)]
+    fn open_form(
+        bucket_id: Uuid,
+        filename: Option<&str>,
+        content_type: Option<&str>,
+        max_size: Option<i64>,
+        path: Option<&str>,
+        metadata: Jsonb,
+        expires_in: Option<Interval>,
+    ) -> TableIterator<
+        'static,
+        (
+            name!(upload_id, Uuid),
+            name!(file_id, Uuid),
+            name!(url, String),
+            name!(fields, JsonB),
+            name!(expires_at, TimestampWithTimeZone),
+        ),
+    > {
+        let declared = declared(filename, content_type, max_size, None, path, expires_in);
+        let form = upload::open_form(bucket_id, &Wanted { declared, metadata }).or_raise();
+        TableIterator::once((form.upload_id, form.file_id, form.url, form.fields, form.expires_at))
+    }
+
+    /// Inserts an upload request as the caller and has the store begin an upload in parts for it.
+    #[allow(clippy::too_many_arguments, clippy::type_complexity)]
+    #[pg_extern(volatile)]
+    fn open_parts(
+        bucket_id: Uuid,
+        filename: Option<&str>,
+        content_type: Option<&str>,
+        size: Option<i64>,
+        wanted_part_size: Option<i64>,
+        sha256: Option<&str>,
+        path: Option<&str>,
+        metadata: Jsonb,
+        expires_in: Option<Interval>,
+        part_sha256s: bool,
+    ) -> TableIterator<
+        'static,
+        (
+            name!(upload_id, Uuid),
+            name!(file_id, Uuid),
+            name!(deduplicated, bool),
+            name!(part_size, Option<i64>),
+            name!(part_count, Option<i32>),
+            name!(expires_at, Option<TimestampWithTimeZone>),
+        ),
+    > {
+        let declared = declared(filename, content_type, size, sha256, path, expires_in);
+        let file = Wanted { declared, metadata };
+        let wanted = PartsWanted { file, part_size: wanted_part_size, sums: part_sha256s };
+        let ticket = upload::open_parts(bucket_id, wanted).or_raise();
+        let (parts, expires_at) = ticket.parts.unzip();
+        let part_size = parts.map(|parts| i64::try_from(parts.part_size()).unwrap_or(i64::MAX));
+        TableIterator::once((
+            ticket.upload_id,
+            ticket.file_id,
+            parts.is_none(),
+            part_size,
+            parts.map(|parts| parts.count()),
+            expires_at,
+        ))
+    }
+
+    /// URLs for parts of an upload of the caller's own, in the order given.
+    #[allow(clippy::type_complexity)]
+    #[pg_extern(volatile)]
+    fn sign_parts(
+        upload_id: Option<Uuid>,
+        part_numbers: Option<Vec<Option<i32>>>,
+        sha256s: Option<Vec<Option<String>>>,
+    ) -> TableIterator<
+        'static,
+        (
+            name!(part_number, i32),
+            name!(first_byte, i64),
+            name!(size, i64),
+            name!(method, String),
+            name!(url, String),
+            name!(headers, JsonB),
+            name!(expires_at, TimestampWithTimeZone),
+        ),
+    > {
+        let numbers = part_numbers.unwrap_or_default();
+        let signed = upload::sign_parts(upload_id, &numbers, sha256s).or_raise();
+        TableIterator::new(signed.into_iter().map(|part| {
+            let method = "PUT".to_owned();
+            (part.number, part.first_byte, part.size, method, part.url, part.headers, part.expires_at)
+        }))
+    }
+
+    /// The parts of an upload of the caller's own, and which of them the store has.
+    #[allow(clippy::type_complexity)]
+    #[pg_extern(volatile)]
+    fn arrived_parts(
+        upload_id: Option<Uuid>,
+    ) -> TableIterator<
+        'static,
+        (
+            name!(part_number, i32),
+            name!(first_byte, i64),
+            name!(size, i64),
+            name!(uploaded, bool),
+            name!(etag, Option<String>),
+            name!(sha256, Option<String>),
+        ),
+    > {
+        let parts = upload::arrived_parts(upload_id).or_raise();
+        TableIterator::new(
+            parts
+                .into_iter()
+                .map(|part| (part.number, part.first_byte, part.size, part.uploaded, part.etag, part.sha256)),
+        )
+    }
+
+    /// Asks the store what arrived and settles the upload.
+    #[pg_extern(volatile)]
+    fn confirm(upload_id: Option<Uuid>) {
+        upload::confirm(&[or_nil(upload_id)]).or_raise();
+    }
+
+    /// Asks the store what arrived for many uploads, at once, and settles them.
+    #[pg_extern(volatile)]
+    fn confirm_all(upload_ids: Option<Vec<Option<Uuid>>>) {
+        let ids: Vec<Uuid> = upload_ids.unwrap_or_default().into_iter().map(or_nil).collect();
+        upload::confirm_many(&ids).or_raise();
+    }
+
+    /// Ends a pending upload.
+    #[pg_extern(volatile)]
+    fn abort(upload_id: Option<Uuid>) {
+        upload::abort(or_nil(upload_id)).or_raise();
+    }
+}
