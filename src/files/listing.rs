@@ -1,7 +1,7 @@
 //! Pages of a bucket's files, in one of three orders, with folders where a delimiter makes them.
 //!
 //! All is asked as the caller and as a listing, so what row-level security hides has neither an entry nor a folder. A
-//! folder is no row: where one begins, the next question is for what comes after it. Nothing here writes.
+//! folder is no row but the first of those in it. Nothing here writes.
 
 use std::borrow::Cow;
 
@@ -18,9 +18,6 @@ use crate::{catalog, installation};
 
 /// The most entries of a page.
 const MAX_PAGE: i32 = 1000;
-
-/// Rows of the first question where there may be folders; each that finds mostly files doubles it.
-const FIRST_ROWS: usize = 16;
 
 /// What is asked for.
 pub struct Wish<'a> {
@@ -68,22 +65,51 @@ pub struct File {
 
 /// A question for the current files of bucket $1.
 macro_rules! files {
-    ($rest:literal) => {
+    ($($rest:literal),+) => {
         concat!(
             "SELECT f.path, f.id, f.filename, f.owner_id, f.version, f.content_type, f.size, f.sha256, f.metadata::pg_catalog.text,
                     f.expires_at, f.created_at
              FROM storage.files f
              WHERE f.bucket_id OPERATOR(pg_catalog.=) $1 AND f.is_current
                AND (f.expires_at IS NULL OR f.expires_at OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp()) AND ",
-            $rest
+            $($rest),+
         )
     };
 }
 
-const BY_PATH: &str = files!(
-    "f.path COLLATE pg_catalog.\"C\" OPERATOR(pg_catalog.>=) $2 AND f.path COLLATE pg_catalog.\"C\" OPERATOR(pg_catalog.<) $3
-     ORDER BY f.path COLLATE pg_catalog.\"C\" LIMIT $4"
+/// The first so many by path from a place on.
+macro_rules! by_path {
+    ($begin:literal, $count:literal) => {
+        files!(
+            "f.path COLLATE pg_catalog.\"C\" OPERATOR(pg_catalog.>=) ",
+            $begin,
+            " AND f.path COLLATE pg_catalog.\"C\" OPERATOR(pg_catalog.<) $3 ORDER BY f.path COLLATE pg_catalog.\"C\" LIMIT ",
+            $count
+        )
+    };
+}
+
+const BY_PATH: &str = by_path!("$2", "$4");
+
+/// From entry to entry: the next one is the first after the file, or after all that is in the folder, whose end is told by
+/// what comes after the delimiter. Each is looked up in the index, whatever lies between, and only what the caller sees is
+/// gone on from.
+///
+/// OFFSET 0 has the place made before anything is compared with it: else, under policies, all rows from the bucket's
+/// beginning on would be read, and compared after them.
+const IN_FOLDERS: &str = concat!(
+    "WITH RECURSIVE entry AS ((",
+    by_path!("$2", "1"),
+    ") UNION ALL SELECT n.* FROM (
+         SELECT $5 OPERATOR(pg_catalog.||) pg_catalog.split_part(r.rest, $6, 1) OPERATOR(pg_catalog.||)
+                CASE WHEN pg_catalog.strpos(r.rest, $6) OPERATOR(pg_catalog.>) 0 THEN $7 ELSE pg_catalog.chr(1) END AS place
+         FROM (SELECT pg_catalog.substr(e.path, pg_catalog.length($5) OPERATOR(pg_catalog.+) 1) AS rest FROM entry e) r
+         OFFSET 0
+     ) next CROSS JOIN LATERAL (",
+    by_path!("next.place", "1"),
+    ") n) SELECT * FROM entry LIMIT $4"
 );
+
 const PATHLESS: &str = files!("f.path IS NULL AND f.id OPERATOR(pg_catalog.>) $2 ORDER BY f.id LIMIT $3");
 const NEWEST: &str = files!(
     "(f.created_at, f.id) OPERATOR(pg_catalog.<) ($2, $3) ORDER BY f.created_at DESC, f.id DESC LIMIT $4"
@@ -150,50 +176,28 @@ pub fn page(wish: &Wish<'_>) -> Result<Vec<Entry>> {
 }
 
 fn by_path(listing: &Listing<'_>, begin: Option<Position>, wanted: usize) -> Result<Vec<Entry>> {
-    let mut entries = Vec::new();
-    let (mut from, pathless) = match begin {
+    let (from, pathless) = match begin {
         None => (Some(listing.prefix.to_owned()), Uuid::nil()),
         Some(Position::Path(path)) => (Some(path), Uuid::nil()),
         Some(Position::Pathless(id)) => (None, id),
         Some(_) => return Err(Failure::internal("a position is of another order")),
     };
-    let end = end_of(listing.prefix).unwrap_or_else(|| AFTER_ALL.to_owned());
-    let mut rows = if listing.delimiter.is_some() { FIRST_ROWS.min(wanted) } else { wanted };
-    while let Some(start) = from.take() {
-        let mut next = start.clone();
-        let arguments = [bucket(listing), start.into(), end.as_str().into(), (rows as i64).into()];
-        let found = catalog::in_index_order(|| ask(BY_PATH, &arguments))?;
-        let (all, mut passed_over) = (found.len() < rows, 0);
-        for entry in found {
-            let path = entry.path.as_deref().unwrap_or_default();
-            if path < next.as_str() {
-                passed_over += 1;
-                continue;
-            }
-            let folder = listing.delimiter.and_then(|delimiter| folder_of(path, listing.prefix, delimiter));
-            match folder.map(str::to_owned) {
-                Some(folder) => {
-                    next = end_of(&folder).unwrap_or_else(|| AFTER_ALL.to_owned());
-                    entries.push(Entry { path: Some(folder), file: None, page_token: None });
-                }
-                None => {
-                    next = next_after(path);
-                    entries.push(entry);
-                }
-            }
-            if entries.len() == wanted {
-                return Ok(entries);
-            }
+    let end = |text| end_of(text).unwrap_or_else(|| AFTER_ALL.to_owned());
+    let mut entries = Vec::new();
+    if let Some(start) = from {
+        let mut arguments =
+            vec![bucket(listing), start.into(), end(listing.prefix).into(), (wanted as i64).into()];
+        let mut query = BY_PATH;
+        if let Some(delimiter) = listing.delimiter {
+            arguments.extend([listing.prefix.into(), delimiter.into(), end(delimiter).into()]);
+            query = IN_FOLDERS;
         }
-        if !all {
-            rows = if passed_over > rows / 2 { FIRST_ROWS.min(wanted) } else { (rows * 2).min(wanted) };
-            from = Some(next);
-        }
+        entries = catalog::in_index_order(|| ask(listing, query, &arguments))?;
     }
     // What has no path is in no folder, and begins with nothing.
-    if listing.prefix.is_empty() {
+    if listing.prefix.is_empty() && entries.len() < wanted {
         let arguments = [bucket(listing), sql(pathless).into(), ((wanted - entries.len()) as i64).into()];
-        entries.extend(catalog::in_index_order(|| ask(PATHLESS, &arguments))?);
+        entries.extend(catalog::in_index_order(|| ask(listing, PATHLESS, &arguments))?);
     }
     Ok(entries)
 }
@@ -213,10 +217,10 @@ fn in_order(listing: &Listing<'_>, begin: Option<Position>, wanted: usize) -> Re
         arguments.extend([listing.prefix.into(), end.into_owned().into()]);
     }
     match (listing.order, everywhere) {
-        (Order::Newest, true) => catalog::in_index_order(|| ask(NEWEST, &arguments)),
-        (Order::Newest, false) => ask(NEWEST_BELOW, &arguments),
-        (_, true) => catalog::in_index_order(|| ask(LARGEST, &arguments)),
-        (_, false) => ask(LARGEST_BELOW, &arguments),
+        (Order::Newest, true) => catalog::in_index_order(|| ask(listing, NEWEST, &arguments)),
+        (Order::Newest, false) => ask(listing, NEWEST_BELOW, &arguments),
+        (_, true) => catalog::in_index_order(|| ask(listing, LARGEST, &arguments)),
+        (_, false) => ask(listing, LARGEST_BELOW, &arguments),
     }
 }
 
@@ -235,13 +239,19 @@ fn after(order: Order, entry: &Entry) -> Position {
     }
 }
 
-fn ask(query: &'static str, arguments: &[DatumWithOid<'_>]) -> Result<Vec<Entry>> {
+fn ask(listing: &Listing<'_>, query: &'static str, arguments: &[DatumWithOid<'_>]) -> Result<Vec<Entry>> {
     let missing = || Failure::internal("a file lacks a column");
     Operation::List.during(|| {
         catalog::read(query, arguments, |rows| {
             rows.map(|row| {
+                let path: Option<String> = row.get(1)?;
+                if let (Some(path), Some(delimiter)) = (&path, listing.delimiter)
+                    && let Some(folder) = folder_of(path, listing.prefix, delimiter)
+                {
+                    return Ok(Entry { path: Some(folder.to_owned()), file: None, page_token: None });
+                }
                 Ok(Entry {
-                    path: row.get(1)?,
+                    path,
                     file: Some(File {
                         id: row.get(2)?.ok_or_else(missing)?,
                         filename: row.get(3)?.ok_or_else(missing)?,

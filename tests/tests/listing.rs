@@ -181,6 +181,111 @@ fn any_prefix_and_delimiter_list_what_is_visible_in_order() {
 }
 
 #[test]
+fn folders_are_the_same_on_pages_of_any_size_whatever_is_hidden_between() {
+    let scene = Scene::local();
+    let mut ada = scene.user("ada");
+    let bucket = bucket_of(&scene, "ada", "private");
+    // Files before, in, between and behind folders; names that begin alike; delimiters in a row and at an end.
+    let visible: BTreeSet<String> = [
+        "a",
+        "a!",
+        "a/1",
+        "a/2/x",
+        "a/2/y",
+        "a/é",
+        "a0",
+        "b--c",
+        "b---c",
+        "b--",
+        "é/図/z",
+        "é/図/ß",
+        "éa",
+        "図",
+        "図/図",
+        "\u{fb01}/x",
+        "\u{1d7d8}/x",
+        "\u{1d7d8}",
+    ]
+    .map(str::to_owned)
+    .into();
+    let rows: Vec<_> = visible.iter().map(|path| (Some(path.clone()), "current")).collect();
+    put_rows(&scene, &bucket, "ada", &rows);
+    put_rows(&scene, &bucket, "ada", &[(None, "current"), (None, "current")]);
+    let pathless: Vec<String> = ada
+        .query("SELECT filename FROM storage.files WHERE path IS NULL ORDER BY id", &[])
+        .unwrap()
+        .iter()
+        .map(|row| row.get(0))
+        .collect();
+    // What bob has: in folders of his own beside each of hers, and in hers before and behind her files.
+    let his: Vec<_> = visible
+        .iter()
+        .flat_map(|path| {
+            (0..20).flat_map(move |n| [format!("{path}+/{n}"), format!("{path}/!{n}"), format!("{path}~{n}")])
+        })
+        .map(|path| (Some(path), "current"))
+        .collect();
+    put_rows(&scene, &bucket, "bob", &his);
+    for prefix in ["", "a", "a/", "a/2", "b", "b-", "é/", "é", "図", "\u{1d7d8}"] {
+        for delimiter in ["/", "--", "-", "é/", "図/", "/図", "0", "\u{10ffff}", "\u{d7ff}"] {
+            let list = List { prefix, delimiter: Some(delimiter), ..List::of("private") };
+            let whole = expected(&visible, &pathless, &list);
+            for page_size in 1..=whole.len() as i32 + 1 {
+                let list = List { page_size, ..list.clone() };
+                assert_eq!(list.all(&mut ada), whole, "{list:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_page_of_folders_reads_one_row_of_each_and_sorts_nothing() {
+    let scene = Scene::local();
+    scene.user("ada");
+    let bucket = bucket_of(&scene, "ada", "private");
+    let mut session = scene.superuser();
+    session
+        .batch_execute(&format!(
+            "SET session_replication_role = replica;
+             INSERT INTO storage.files (tenant_id, bucket_id, object_id, owner_id, filename, path, content_type, size, sha256)
+             SELECT 'default', '{bucket}', gen_random_uuid(), 'ada', 'f', to_char(n % 200, 'FM000') || '/' || n, 'text/plain', 1,
+                    repeat('0', 64)
+             FROM generate_series(1, 40000) n;
+             ANALYZE storage.files;
+             LOAD 'auto_explain'; SET auto_explain.log_min_duration = 0; SET auto_explain.log_nested_statements = on;
+             SET auto_explain.log_level = log;
+             SET SESSION AUTHORIZATION {}; SELECT set_config('jwt.claims.user_id', 'ada', false)",
+            scene.writer
+        ))
+        .unwrap();
+    let read = |session: &mut Client| -> i64 {
+        let read = "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables
+                    WHERE relid = 'storage.files'::regclass";
+        session.query_one(read, &[]).unwrap().get(0)
+    };
+    let list = List { delimiter: Some("/"), ..List::of("private") };
+    let before = scene.database.cluster().log().len();
+    // Often enough for a plan that is kept.
+    for round in 0..8 {
+        session.batch_execute("BEGIN").unwrap();
+        let so_far = read(&mut session);
+        assert_eq!(list.page(&mut session, None).0.len(), 100);
+        assert_eq!(read(&mut session) - so_far, 101, "round {round}");
+        session.batch_execute("COMMIT").unwrap();
+    }
+    let log = scene.database.cluster().log();
+    let plans: Vec<&str> = log[before..].split("Query Text: WITH RECURSIVE entry").skip(1).collect();
+    assert!(plans.len() >= 8);
+    for plan in plans {
+        // Lines of one message begin with a tab.
+        let plan =
+            plan.lines().skip(1).take_while(|line| line.starts_with('\t')).collect::<Vec<_>>().join("\n");
+        assert_eq!(plan.matches("Index Scan using files_by_path").count(), 2, "{plan}");
+        assert!(!plan.contains("Sort") && !plan.contains("Seq Scan on files"), "{plan}");
+    }
+}
+
+#[test]
 fn the_newest_and_the_largest_come_first_on_any_pages() {
     let scene = Scene::local();
     let mut ada = scene.user("ada");
