@@ -163,7 +163,7 @@ fn pages(data: &[u8]) {
 fn parts(data: &[u8]) {
     let mut input = Input::new(data);
     let [size, part_size] =
-        [(); 2].map(|()| u64::from_be_bytes([(); 8].map(|()| input.byte())) >> input.byte() % 64);
+        [(); 2].map(|()| u64::from_be_bytes([(); 8].map(|()| input.byte())) >> (input.byte() % 64));
     let asked = input.one_in(2).then_some(part_size.cast_signed());
     // Nobody uploads nothing.
     match Parts::divide(size.max(1), asked) {
