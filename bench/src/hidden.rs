@@ -10,34 +10,37 @@ use crate::median::{micros_each, time};
 use crate::sizes::Sizes;
 use crate::table::Row;
 
-/// What a stranger asks, of a file and of an upload.
+/// What others ask, of a file and of an upload.
 const QUESTIONS: [(&str, &str); 3] = [
     ("download_url", "SELECT storage.download_url($1::text::uuid)"),
     ("delete_file", "SELECT storage.delete_file($1::text::uuid)"),
     ("confirm_upload", "SELECT storage.confirm_upload($1::text::uuid)"),
 ];
 
-/// One row for each question.
+/// One row for each question of somebody in the tenant, and one for each of somebody outside.
 pub fn rows(sizes: Sizes, scene: &Scene) -> Vec<Row> {
     let mut owner = scene.user(USER);
     let bytes = b"hidden";
     let file = Upload::of(bytes).complete(&mut owner, bytes).file_id;
     let upload = Upload::of(bytes).request(&mut owner).upload_id;
-    let mut stranger = scene.stranger("stranger", "elsewhere");
-    QUESTIONS
-        .iter()
-        .map(|(name, question)| {
-            let hidden = if *name == "confirm_upload" { &upload } else { &file };
-            row(sizes, &mut stranger, name, question, hidden)
-        })
-        .collect()
+    let mut rows = Vec::new();
+    for (whose, mut asking) in [
+        ("another user's", scene.user("another")),
+        ("another tenant's", scene.stranger("stranger", "elsewhere")),
+    ] {
+        for (name, question) in QUESTIONS {
+            let (what, hidden) = if name == "confirm_upload" { ("upload", &upload) } else { ("file", &file) };
+            rows.push(row(sizes, &mut asking, &format!("{name} of {whose} {what}"), question, hidden));
+        }
+    }
+    rows
 }
 
-fn row(sizes: Sizes, stranger: &mut Client, name: &str, question: &str, hidden: &str) -> Row {
-    let statement = stranger.prepare(question).expect("prepare the question");
+fn row(sizes: Sizes, asking: &mut Client, what: &str, question: &str, hidden: &str) -> Row {
+    let statement = asking.prepare(question).expect("prepare the question");
     let mut ask = |id: &str| {
         let took = time(|| {
-            stranger.query(&statement, &[&id]).expect_err("it is denied");
+            asking.query(&statement, &[&id]).expect_err("it is denied");
         });
         micros_each(took, 1)
     };
@@ -49,7 +52,7 @@ fn row(sizes: Sizes, stranger: &mut Client, name: &str, question: &str, hidden: 
     }
     let [_, hidden, _] = quarters(ones);
     let [low, absent, high] = quarters(others);
-    Row::new(format!("{name} of a hidden row, until it is denied"), format!("{hidden:.1} µs"))
+    Row::new(format!("{what}, until it is denied"), format!("{hidden:.1} µs"))
         .against(format!("{absent:.1} µs an absent one, half of them {low:.1} to {high:.1}"), hidden / absent)
         .goal("within that half", hidden <= high)
 }

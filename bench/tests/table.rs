@@ -16,7 +16,7 @@ const ROWS: &[&str] = &[
     "confirm_uploads of 5, local store",
     "confirm_uploads of 5, store 20 ms away",
     "confirm_uploads of 5, Garage",
-    "download_url of a hidden row, until it is denied",
+    "download_url of another user's file, until it is denied",
     "one look into the cache",
     "store calls of 5 warm requests",
     "private memory of a backend that listed its files",
