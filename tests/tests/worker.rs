@@ -147,7 +147,7 @@ fn no_transaction_is_open_while_it_waits_and_a_cancel_ends_the_task_alone() {
         .superuser()
         .query_one(
             "SELECT state, query, xact_start IS NULL AND backend_xid IS NULL AND backend_xmin IS NULL,
-                    (SELECT count(*) FROM pg_locks l WHERE l.pid = a.pid AND NOT (l.locktype = 'object' AND l.mode = 'ExclusiveLock'
+                    (SELECT count(*) FROM pg_locks l WHERE l.pid = a.pid AND NOT (l.locktype = 'advisory' AND l.objsubid = 4
                                                                           OR l.locktype = 'virtualxid')),
                     application_name
              FROM pg_stat_activity a WHERE pid = $1",
