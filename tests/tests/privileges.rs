@@ -296,6 +296,44 @@ fn no_level_hands_out_levels_or_runs_the_house() {
     }
 }
 
+/// Code that runs with whoever writes a row, and so with the owner where the library writes it: no level may leave any.
+#[test]
+fn no_level_leaves_code_on_the_tables() {
+    let scene = pg_storage_tests::Scene::local();
+    let mut session = scene.manager("ada");
+    session
+        .batch_execute(
+            "CREATE FUNCTION pg_temp.fired() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$;
+             CREATE FUNCTION pg_temp.indexed(uuid) RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT 'x' $$",
+        )
+        .unwrap();
+    let names = "SELECT format('%s.%I', relnamespace::regnamespace, relname) FROM pg_class
+                 WHERE relnamespace IN ('storage'::regnamespace, 'storage_private'::regnamespace) AND relkind = 'r'";
+    let tables: Vec<String> =
+        scene.superuser().query(names, &[]).unwrap().iter().map(|row| row.get(0)).collect();
+    assert!(tables.len() > 10, "{tables:?}");
+    for table in tables {
+        let column: String = scene.value(&format!(
+            "SELECT quote_ident(attname) FROM pg_attribute WHERE attrelid = '{table}'::regclass AND attnum = 1"
+        ));
+        for statement in [
+            format!(
+                "CREATE TRIGGER t BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION pg_temp.fired()"
+            ),
+            format!("CREATE RULE r AS ON INSERT TO {table} DO ALSO NOTHING"),
+            format!("CREATE INDEX ON {table} ((pg_temp.indexed(NULL::uuid)))"),
+            format!("CREATE POLICY p ON {table} USING (true)"),
+            format!("CREATE STATISTICS pg_temp.s ON (lower('x')), {column} FROM {table}"),
+            format!("ALTER TABLE {table} ALTER {column} SET DEFAULT NULL"),
+            format!("ALTER TABLE {table} ADD CHECK (pg_temp.indexed(NULL::uuid) = 'x')"),
+            format!("CREATE TEMP TABLE child () INHERITS ({table})"),
+        ] {
+            let refusal = refused(session.batch_execute(&statement));
+            assert_eq!(refusal.sqlstate, "42501", "{statement}: {refusal:?}");
+        }
+    }
+}
+
 /// Tables with their columns.
 fn columns(session: &mut Client) -> Vec<(String, String)> {
     let query = "SELECT c.relname, a.attname FROM pg_attribute a JOIN pg_class c ON c.oid = attrelid
