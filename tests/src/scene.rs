@@ -246,6 +246,16 @@ impl Scene {
         [row.get(0), row.get(1), row.get(2), row.get(3)]
     }
 
+    /// Has maintenance delete everything that is queued, as if all of it were due.
+    pub fn collect(&self) {
+        eventually("the end of the queue", Duration::from_secs(60), || {
+            let due = "UPDATE storage.object_deletions SET not_before = now()";
+            self.superuser().batch_execute(due).expect("make the queue due");
+            self.maintain();
+            (self.value::<i64>("SELECT count(*) FROM storage.object_deletions") == 0).then_some(())
+        });
+    }
+
     /// Confirms in `waiting` while `open` has a transaction open that it must wait for, and commits that.
     pub fn confirm_behind(
         &self,

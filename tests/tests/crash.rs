@@ -262,7 +262,7 @@ fn kill_while_bringing(access: &StoreAccess, calls: &[(&str, &str)]) {
     let file = Upload::declared(&bytes).complete(&mut ada, &bytes).file_id;
     // Both buckets are ready.
     Upload::declared(b"ready").to("public").complete(&mut ada, b"ready");
-    collect(&scene);
+    scene.collect();
     let physical: Vec<String> = ["private", "public"]
         .map(|key| {
             scene.value(&format!(
@@ -292,7 +292,7 @@ fn kill_while_bringing(access: &StoreAccess, calls: &[(&str, &str)]) {
         // What was brought and not recorded is found and removed.
         grow_old();
         physical.iter().for_each(|name| drop(scan(&scene, name, true)));
-        collect(&scene);
+        scene.collect();
         for name in &physical {
             // Other clusters of these tests have buckets of the same name on this store.
             let ours = |orphan: &Orphan| orphan.kind != "foreign_object";
@@ -301,17 +301,9 @@ fn kill_while_bringing(access: &StoreAccess, calls: &[(&str, &str)]) {
         // It is as easy as before to do it.
         ada.batch_execute(&call).unwrap_or_else(|error| panic!("{call}: {:?}", error.as_db_error()));
         ada.batch_execute(&format!("SELECT storage.move_file('{file}', 'private')")).unwrap();
-        collect(&scene);
+        scene.collect();
         flow::assert_downloads(&mut ada, &file, &bytes);
     }
-}
-
-fn collect(scene: &Scene) {
-    eventually("the end of the queue", LIMIT, || {
-        scene.superuser().batch_execute("UPDATE storage.object_deletions SET not_before = now()").unwrap();
-        scene.maintain();
-        (scene.value::<i64>("SELECT count(*) FROM storage.object_deletions") == 0).then_some(())
-    });
 }
 
 #[test]

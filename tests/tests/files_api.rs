@@ -48,14 +48,6 @@ fn bucket(scene: &Scene, owner: &str, key: &str) -> String {
     scene.value(&format!("SELECT id::text FROM storage.buckets WHERE owner_id = '{owner}' AND key = '{key}'"))
 }
 
-fn collect(scene: &Scene) {
-    eventually("the end of the queue", LIMIT, || {
-        scene.superuser().batch_execute("UPDATE storage.object_deletions SET not_before = now()").unwrap();
-        scene.maintain();
-        (scene.value::<i64>("SELECT count(*) FROM storage.object_deletions") == 0).then_some(())
-    });
-}
-
 #[test]
 fn what_is_put_is_a_file_like_any_other() {
     each_store(|scene| {
@@ -115,7 +107,7 @@ fn bytes_of_a_put_that_is_rolled_back_are_collected() {
         grow_old();
         let found = scan(scene, &place.0, true);
         assert_eq!(found.iter().map(|orphan| orphan.key.as_str()).collect::<Vec<_>>(), [place.1.as_str()]);
-        collect(scene);
+        scene.collect();
         assert!(!scene.exists(&place));
         assert_eq!(get(&mut ada, &kept).unwrap(), b"kept");
         // The path is free.
@@ -207,7 +199,7 @@ fn a_copy_within_a_physical_bucket_moves_no_bytes_and_outlives_its_source() {
         }
         let copy = made(&mut ada, &format!("copy_file('{file}')"));
         ada.execute("DELETE FROM storage.files WHERE id <> $1::text::uuid", &[&copy]).unwrap();
-        collect(scene);
+        scene.collect();
         assert_downloads(&mut ada, &copy, &bytes);
         // To a path that is taken it is the next version.
         let one = made(&mut ada, &format!("copy_file('{copy}', path => 'v')"));
@@ -367,7 +359,7 @@ fn a_file_that_moves_to_another_bucket_is_the_same_file() {
         scene.manager("ada").batch_execute("SELECT storage.create_bucket('second')").unwrap();
         let bytes = some_bytes("same", 500);
         let file = Upload::of(&bytes).at("docs/a.txt").complete(&mut ada, &bytes).file_id;
-        collect(scene);
+        scene.collect();
         let (before, requests) =
             (object(scene, &file), scene.value::<i64>("SELECT count(*) FROM storage.upload_requests"));
         assert_eq!(made(&mut ada, &format!("move_file('{file}', 'second')")), file);
@@ -441,7 +433,7 @@ fn public_bytes_that_another_public_file_has_stay() {
     let one = put(&mut ada, "public", b"twice", None);
     let two = made(&mut ada, &format!("copy_file('{one}')"));
     made(&mut ada, &format!("set_file_access('{one}', 'private')"));
-    collect(&scene);
+    scene.collect();
     for file in [&one, &two] {
         assert_downloads(&mut ada, file, b"twice");
     }
@@ -510,7 +502,7 @@ fn a_copy_and_a_deletion_that_meet_leave_a_copy_with_its_bytes_or_none() {
             let result = made(&mut ada, &format!("{name}('{file}'{rest})"));
             let delete = format!("SELECT storage.delete_file('{file}')");
             behind(scene, &mut ada, "COMMIT", delete).unwrap();
-            collect(scene);
+            scene.collect();
             if result != file {
                 assert_downloads(&mut ada, &result, b"contested");
             }
@@ -530,7 +522,7 @@ fn a_copy_and_a_deletion_that_meet_leave_a_copy_with_its_bytes_or_none() {
                 }
             }
             ada.batch_execute("DELETE FROM storage.files").unwrap();
-            collect(scene);
+            scene.collect();
         }
     });
 }
@@ -569,7 +561,7 @@ fn two_moves_of_one_file_follow_each_other() {
     made(&mut ada, &format!("move_file('{file}', 'public', 'over')"));
     let second = format!("SELECT storage.move_file('{file}', 'temp')");
     behind(&scene, &mut ada, "COMMIT", second).unwrap();
-    collect(&scene);
+    scene.collect();
     assert_downloads(&mut ada, &file, b"tossed");
     let key = format!(
         "SELECT b.key FROM storage.files f JOIN storage.buckets b ON b.id = f.bucket_id WHERE f.id = '{file}'"
@@ -599,7 +591,7 @@ fn a_download_that_began_before_an_access_was_set_goes_on_until_the_bytes_go() {
         scene.maintain();
         assert_eq!(http::get(&before).body, b"read on", "the old bytes stay for the delay");
         assert_downloads(&mut ada, &file, b"read on");
-        collect(scene);
+        scene.collect();
         assert_eq!(http::get(&before).status, 404);
         assert_downloads(&mut ada, &file, b"read on");
     });

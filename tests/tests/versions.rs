@@ -31,14 +31,6 @@ fn versions(scene: &Scene, path: &str) -> String {
     ))
 }
 
-fn collect(scene: &Scene) {
-    eventually("the end of the queue", LIMIT, || {
-        scene.superuser().batch_execute("UPDATE storage.object_deletions SET not_before = now()").unwrap();
-        scene.maintain();
-        (scene.value::<i64>("SELECT count(*) FROM storage.object_deletions") == 0).then_some(())
-    });
-}
-
 #[test]
 fn an_earlier_version_becomes_the_next_one_and_none_is_lost() {
     each_store(|scene| {
@@ -101,7 +93,7 @@ fn versions_go_by_number_or_age_and_the_current_one_stays() {
         assert_eq!(expire(&mut ada, "keep => 0"), 5);
         assert_eq!((versions(scene, "a"), versions(scene, "b/c")), ("6*".into(), "6*".into()));
         assert_eq!(expire(&mut ada, "keep => 0, older_than => '0'"), 0);
-        collect(scene);
+        scene.collect();
         assert_eq!(scene.value::<i64>("SELECT count(*) FROM storage.objects"), 2);
         for (file, bytes) in &current {
             assert_downloads(&mut ada, file, bytes);
