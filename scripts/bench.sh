@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Measures, in a release build, on throw-away clusters, and prints one table; with --record it goes to docs/benchmarks.md
-# instead. Variables: ROWS (files that are listed), ROUNDS, SECONDS_EACH, URLS, UPLOADS, MEBIBYTES.
+# instead. Variables: ROWS (files that are listed), ROUNDS, SECONDS_EACH, URLS, UPLOADS,
+# MEBIBYTES; PART (measure only the parts whose name contains it, such as "upload requests").
 set -euo pipefail
 export PROFILE=${PROFILE:-release}
 # shellcheck source=scripts/env.sh

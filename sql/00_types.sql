@@ -61,7 +61,7 @@ COMMENT ON TYPE storage.upload_ticket IS
 COMMENT ON COLUMN storage.upload_ticket.upload_id IS 'What to confirm or abort.';
 COMMENT ON COLUMN storage.upload_ticket.file_id IS 'The id the file has once the upload is confirmed; has at once when deduplicated.';
 COMMENT ON COLUMN storage.upload_ticket.deduplicated IS 'True: the bytes were there already, the file exists, nothing is to be sent.';
-COMMENT ON COLUMN storage.upload_ticket.method IS 'HTTP method to send the body with; NULL when deduplicated.';
+COMMENT ON COLUMN storage.upload_ticket.method IS 'HTTP method to send the body with.';
 COMMENT ON COLUMN storage.upload_ticket.url IS 'Where to send it; whoever holds it may upload. NULL when deduplicated.';
 COMMENT ON COLUMN storage.upload_ticket.headers IS 'The headers to send, exactly these; name to value. NULL when deduplicated.';
 COMMENT ON COLUMN storage.upload_ticket.expires_at IS 'When the URL ends. NULL when deduplicated.';

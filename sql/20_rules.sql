@@ -132,32 +132,6 @@ EXECUTE FUNCTION storage_private.bring_origins();
 -- The trusted columns of an upload request are never taken from the caller. A row that brings its end
 -- comes from somebody who may write that column: the owner restoring a dump. Policies are checked after
 -- this, so nothing here makes a bucket ready: before its first use a row has no place, see place_upload().
-CREATE FUNCTION storage_private.admit_upload() RETURNS trigger
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    a storage_private.admission;
-BEGIN
-    SELECT * INTO a FROM storage_private.admit(NEW.bucket_id, NEW.filename, NEW.content_type, NEW.size, NEW.sha256, NEW.path, NEW.expires_in);
-    NEW.id := a.id;
-    NEW.file_id := a.file_id;
-    NEW.tenant_id := a.tenant_id;
-    NEW.owner_id := storage.current_user_id();
-    NEW.physical_name := a.physical_name;
-    NEW.object_key := a.object_key;
-    NEW.final_key := a.final_key;
-    NEW.direct := a.direct;
-    NEW.create_only := a.create_only;
-    NEW.method := 'PUT';
-    NEW.status := 'requested';
-    NEW.reason := NULL;
-    NEW.created_at := a.created_at;
-    NEW.expires_at := a.expires_at;
-    NEW.finished_at := NULL;
-    RETURN NEW;
-END $$;
-COMMENT ON FUNCTION storage_private.admit_upload() IS 'Trigger: validates an upload request and fills what only the server may choose.';
-
 CREATE TRIGGER admit_upload BEFORE INSERT ON storage.upload_requests
 FOR EACH ROW WHEN (NEW.expires_at IS NULL) EXECUTE FUNCTION storage_private.admit_upload();
 

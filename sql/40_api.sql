@@ -1,41 +1,6 @@
 -- API: the public face. Every function here runs with the caller's rights and under the caller's
 -- policies; what needs more is asked of storage_private, which looks at the row as the caller first.
 
-CREATE FUNCTION storage_private.find_bucket(bucket text) RETURNS uuid
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    found uuid[];
-BEGIN
-    IF bucket IS NULL THEN
-        SELECT array_agg(b.id) INTO found FROM storage.buckets b
-        WHERE b.tenant_id = storage.current_tenant_id() AND b.owner_id = storage.current_user_id() AND b.is_default
-          AND b.deleted_at IS NULL;
-        IF found IS NULL THEN
-            PERFORM storage_private.refuse('DEFAULT_BUCKET_MISSING', 'you have no default bucket',
-                format('User %L of tenant %L.', storage.current_user_id(), storage.current_tenant_id()),
-                'Name a bucket, or create one with is_default => true; storage.create_user_buckets() makes the usual three.');
-        ELSIF cardinality(found) > 1 THEN
-            PERFORM storage_private.refuse('DEFAULT_BUCKET_AMBIGUOUS', 'you have several default buckets',
-                format('Candidates: %s.', array_to_string(found, ', ')), 'Name a bucket, or keep is_default on one only.');
-        END IF;
-    ELSIF storage_private.as_uuid(bucket) IS NOT NULL THEN
-        SELECT array_agg(b.id) INTO found FROM storage.buckets b
-        WHERE b.id = storage_private.as_uuid(bucket) AND b.deleted_at IS NULL;
-    ELSE
-        SELECT array_agg(b.id ORDER BY b.owner_id NULLS LAST) INTO found FROM storage.buckets b
-        WHERE b.tenant_id = storage.current_tenant_id() AND b.key = bucket
-          AND (b.owner_id = storage.current_user_id() OR b.owner_id IS NULL) AND b.deleted_at IS NULL;
-    END IF;
-    IF found IS NULL THEN
-        PERFORM storage_private.refuse('BUCKET_NOT_FOUND', 'no such bucket', format('Asked for %L.', bucket),
-            'A bucket is named by its key or its id; storage.buckets lists those you can see.');
-    END IF;
-    RETURN found[1];
-END $$;
-COMMENT ON FUNCTION storage_private.find_bucket(text) IS
-'The bucket meant by a key or id among those the caller can see: its own first, then the tenant''s; NULL means the one default.';
-
 CREATE FUNCTION storage.create_bucket(
     key                text,
     access             storage.bucket_access DEFAULT 'private',
@@ -195,17 +160,8 @@ CREATE FUNCTION storage.request_upload_url(
     metadata     jsonb DEFAULT '{}',
     expires_in   interval DEFAULT NULL
 ) RETURNS storage.upload_ticket
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    ticket storage.upload_ticket;
-BEGIN
-    PERFORM storage_private.require_writable();
-    SELECT o.* INTO ticket
-    FROM storage_private.open_upload(storage_private.find_bucket(bucket), filename, content_type, size, sha256, path,
-                                     coalesce(metadata, '{}'), expires_in) o;
-    RETURN ticket;
-END $$;
+LANGUAGE sql VOLATILE
+RETURN storage_private.open_upload(bucket, filename, content_type, size, sha256, path, metadata, expires_in);
 COMMENT ON FUNCTION storage.request_upload_url(text, text, text, bigint, text, text, jsonb, interval) IS
 'A ticket to upload one file. bucket: key or id, NULL for your default. size: bytes, exact. sha256: 64 lower-case hex; with it the store refuses other bytes, and bytes you can already read are not sent again. path: unique within the bucket; a new upload to a taken path becomes its next version. expires_in: up to 7 days; NULL: the bucket''s or the server''s. Errors: BUCKET_NOT_FOUND, DEFAULT_BUCKET_MISSING, DEFAULT_BUCKET_AMBIGUOUS, INVALID_FILENAME, INVALID_CONTENT_TYPE, INVALID_FILE_SIZE, INVALID_CONTENT_HASH, INVALID_PATH, INVALID_EXPIRY, CONTENT_TYPE_NOT_ALLOWED, UPLOAD_TYPE_MISMATCH, FILE_TOO_LARGE, PATH_TAKEN, RBAC_FORBIDDEN, TENANT_REQUIRED, READ_ONLY, NOT_CONFIGURED and, on first use of a bucket, those of provision_bucket().';
 
@@ -213,14 +169,13 @@ CREATE FUNCTION storage.request_upload_urls(bucket text, files storage.upload_sp
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    PERFORM storage_private.require_writable();
     RETURN QUERY
         SELECT o.*
         FROM (SELECT array_agg(f.filename ORDER BY f.place) AS filenames, array_agg(f.content_type ORDER BY f.place) AS content_types,
                      array_agg(f.size ORDER BY f.place) AS sizes, array_agg(f.sha256 ORDER BY f.place) AS sha256s,
                      array_agg(f.path ORDER BY f.place) AS paths, array_agg(f.metadata ORDER BY f.place) AS metadata
               FROM unnest(files) WITH ORDINALITY AS f(filename, content_type, size, sha256, path, metadata, place)) f,
-             LATERAL storage_private.open_uploads(storage_private.find_bucket(bucket), f.filenames, f.content_types, f.sizes, f.sha256s,
+             LATERAL storage_private.open_uploads(bucket, f.filenames, f.content_types, f.sizes, f.sha256s,
                                                   f.paths, f.metadata) o;
 END $$;
 COMMENT ON FUNCTION storage.request_upload_urls(text, storage.upload_spec[]) IS
@@ -235,17 +190,8 @@ CREATE FUNCTION storage.request_upload_form(
     metadata     jsonb DEFAULT '{}',
     expires_in   interval DEFAULT NULL
 ) RETURNS storage.upload_form
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    form storage.upload_form;
-BEGIN
-    PERFORM storage_private.require_writable();
-    SELECT o.* INTO form
-    FROM storage_private.open_form(storage_private.find_bucket(bucket), filename, content_type, max_size, path,
-                                   coalesce(metadata, '{}'), expires_in) o;
-    RETURN form;
-END $$;
+LANGUAGE sql VOLATILE
+RETURN storage_private.open_form(bucket, filename, content_type, max_size, path, metadata, expires_in);
 COMMENT ON FUNCTION storage.request_upload_form(text, text, text, bigint, text, jsonb, interval) IS
 'A form by which a browser uploads one file whose size is not known yet. max_size: bytes; the store takes from one to so many, and limits count so many until the upload is confirmed. The rest is as for request_upload_url(). A form binds no hash: confirming computes it. Errors: those of request_upload_url(); NOT_CONFIGURED on a store that was not seen to keep to its forms, see check().';
 
@@ -261,17 +207,9 @@ CREATE FUNCTION storage.request_multipart_upload(
     expires_in   interval DEFAULT NULL,
     part_sha256s boolean DEFAULT false
 ) RETURNS storage.multipart_ticket
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    ticket storage.multipart_ticket;
-BEGIN
-    PERFORM storage_private.require_writable();
-    SELECT o.* INTO ticket
-    FROM storage_private.open_parts(storage_private.find_bucket(bucket), filename, content_type, size, part_size, sha256, path,
-                                    coalesce(metadata, '{}'), expires_in, coalesce(part_sha256s, false)) o;
-    RETURN ticket;
-END $$;
+LANGUAGE sql VOLATILE
+RETURN storage_private.open_parts(bucket, filename, content_type, size, part_size, sha256, path, metadata,
+                                  expires_in, part_sha256s);
 COMMENT ON FUNCTION storage.request_multipart_upload(text, text, text, bigint, bigint, text, text, jsonb, interval, boolean) IS
 'Begins an upload in parts, of a file that is too large to be sent at once. size: bytes, exact, up to 5 TiB and pg_storage.max_file_size. part_size: bytes of each part but the last, 5 MiB to 5 GiB, at most 10000 parts; NULL: one is chosen. sha256: of the whole file; confirming reads the file and holds it against this. expires_in: how long the upload may take, up to 7 days; NULL: a day. part_sha256s: each part''s SHA-256 will be given to sign_upload_parts(), and a store that enforces checksums refuses other bytes. Asks the store; what a ROLLBACK leaves there is swept. Errors: those of request_upload_url() and of the store; INVALID_PART; NOT_CONFIGURED on a store where a part could be a copy of another''s object, see check().';
 

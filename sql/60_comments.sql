@@ -6,7 +6,6 @@ COMMENT ON FUNCTION storage_private.asked_operation() IS 'What is asking: read, 
 COMMENT ON FUNCTION storage_private.validate_expression(text) IS 'Refuses a text that is not one SQL expression, without looking anything up or running it.';
 COMMENT ON FUNCTION storage_private.refuse(text, text, text, text) IS
 'Ends the statement with an error in the house style: the token''s SQLSTATE, message, DETAIL and HINT.';
-COMMENT ON FUNCTION storage_private.as_uuid(text) IS 'The UUID that a text spells in any way; NULL when it is none. A bucket''s key never is one.';
 COMMENT ON FUNCTION storage_private.require_writable() IS 'Refuses to go on where nothing can be written. Errors: READ_ONLY.';
 COMMENT ON FUNCTION storage_private.deletion_delay() IS 'How long an object outlives its last file.';
 COMMENT ON FUNCTION storage_private.event_retention() IS 'How long events are kept; nothing: they are not recorded.';
@@ -21,21 +20,23 @@ COMMENT ON FUNCTION storage_private.is_locked(text, text) IS
 'Whether another session has a lock of hold_lock().';
 COMMENT ON FUNCTION storage_private.validate_file(text, text) IS
 'Refuses a file name or path that breaks the rules. Errors: INVALID_FILENAME, INVALID_PATH.';
-COMMENT ON FUNCTION storage_private.admit(uuid, text, text, bigint, text, text, interval) IS
-'Validates what is declared of a file to come, in a bucket that the caller can see, and chooses the trusted columns of its upload request. Asks no store and makes nothing ready: without a place before the first use.';
+COMMENT ON FUNCTION storage_private.find_bucket(text) IS
+'The bucket meant by a key or id among those the caller can see: its own first, then the tenant''s; NULL means the one default. Errors: BUCKET_NOT_FOUND, DEFAULT_BUCKET_MISSING, DEFAULT_BUCKET_AMBIGUOUS, TENANT_REQUIRED.';
+COMMENT ON FUNCTION storage_private.admit_upload() IS
+'Trigger: validates an upload request, in a bucket that the caller can see, and fills what only the server may choose. Asks no store and makes nothing ready: without a place before the first use. Errors: those of storage.request_upload_url() that need no store.';
 COMMENT ON FUNCTION storage_private.limit_upload() IS
 'Trigger: refuses an upload request that was admitted in this transaction and goes beyond a limit, else reserves its room and spends its turn. Errors: PATH_TAKEN, TOO_MANY_PENDING_UPLOADS, QUOTA_EXCEEDED, RATE_LIMIT.';
-COMMENT ON FUNCTION storage_private.open_upload(uuid, text, text, bigint, text, text, jsonb, interval) IS
+COMMENT ON FUNCTION storage_private.open_upload(text, text, text, bigint, text, text, jsonb, interval) IS
 'Inserts an upload request as the caller and gives the ticket for it.';
-COMMENT ON FUNCTION storage_private.open_form(uuid, text, text, bigint, text, jsonb, interval) IS
+COMMENT ON FUNCTION storage_private.open_form(text, text, text, bigint, text, jsonb, interval) IS
 'Inserts an upload request as the caller and gives the form for it.';
-COMMENT ON FUNCTION storage_private.open_parts(uuid, text, text, bigint, bigint, text, text, jsonb, interval, boolean) IS
+COMMENT ON FUNCTION storage_private.open_parts(text, text, text, bigint, bigint, text, text, jsonb, interval, boolean) IS
 'Inserts an upload request as the caller and has the store begin an upload in parts for it.';
 COMMENT ON FUNCTION storage_private.sign_parts(uuid, integer[], text[]) IS
 'URLs for parts of an upload of the caller''s own, in input order.';
 COMMENT ON FUNCTION storage_private.arrived_parts(uuid) IS
 'The parts of an upload of the caller''s own, and which of them the store has.';
-COMMENT ON FUNCTION storage_private.open_uploads(uuid, text[], text[], bigint[], text[], text[], jsonb[]) IS
+COMMENT ON FUNCTION storage_private.open_uploads(text, text[], text[], bigint[], text[], text[], jsonb[]) IS
 'Inserts many upload requests as the caller, all or none, and gives their tickets in the same order. The lists say the same of the same file at the same place.';
 COMMENT ON FUNCTION storage_private.confirm(uuid) IS
 'Asks the store what arrived and settles an upload that the caller can see. Errors: UPLOAD_NOT_FOUND.';

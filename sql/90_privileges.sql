@@ -39,7 +39,7 @@ BEGIN
          ' storage.download_url(uuid, interval, boolean, text), storage.download_urls(uuid[], interval, boolean),'
          ' storage.files_download_url(storage.files), storage.public_url(uuid)'),
         ('EXECUTE ON FUNCTION storage_private.claimed_user(), storage_private.claimed_tenant(), storage_private.asked_operation(), storage_private.is_manager(),'
-         ' storage_private.refuse(text, text, text, text), storage_private.as_uuid(text),'
+         ' storage_private.refuse(text, text, text, text),'
          ' storage_private.sign_downloads(uuid[], interval, boolean, text), storage_private.unsigned_url(uuid)'),
         ('EXECUTE ON FUNCTION storage.get_file(uuid), storage_private.get(uuid),'
          ' storage.search_files(text, jsonb, integer, uuid), storage_private.search(uuid, text, integer, uuid)'),
@@ -65,12 +65,11 @@ BEGIN
              ' storage.sign_upload_parts(uuid, integer[], text[]), storage.list_upload_parts(uuid),'
              ' storage.confirm_upload(uuid), storage.confirm_uploads(uuid[]), storage.abort_upload(uuid), storage.delete_file(uuid)'),
             ('EXECUTE ON FUNCTION storage_private.require_writable(), storage_private.find_bucket(text),'
-             ' storage_private.open_upload(uuid, text, text, bigint, text, text, jsonb, interval),'
-             ' storage_private.open_uploads(uuid, text[], text[], bigint[], text[], text[], jsonb[]),'
-             ' storage_private.open_form(uuid, text, text, bigint, text, jsonb, interval),'
-             ' storage_private.open_parts(uuid, text, text, bigint, bigint, text, text, jsonb, interval, boolean),'
+             ' storage_private.open_upload(text, text, text, bigint, text, text, jsonb, interval),'
+             ' storage_private.open_uploads(text, text[], text[], bigint[], text[], text[], jsonb[]),'
+             ' storage_private.open_form(text, text, text, bigint, text, jsonb, interval),'
+             ' storage_private.open_parts(text, text, text, bigint, bigint, text, text, jsonb, interval, boolean),'
              ' storage_private.sign_parts(uuid, integer[], text[]), storage_private.arrived_parts(uuid),'
-             ' storage_private.admit(uuid, text, text, bigint, text, text, interval),'
              ' storage_private.shareable_objects(uuid, text, bigint), storage_private.shares_with(storage.buckets, storage.buckets),'
              ' storage_private.confirm(uuid), storage_private.confirm_all(uuid[]), storage_private.abort(uuid)');
     END IF;

@@ -202,10 +202,10 @@ COMMENT ON COLUMN storage.upload_spec.path IS 'Path in the bucket, or NULL.';
 COMMENT ON COLUMN storage.upload_spec.metadata IS 'A JSON object; NULL: an empty one.';
 
 CREATE FUNCTION storage_private.open_uploads(
-    bucket_id uuid, filenames text[], content_types text[], sizes bigint[], sha256s text[], paths text[], metadata jsonb[]
+    bucket text, filenames text[], content_types text[], sizes bigint[], sha256s text[], paths text[], metadata jsonb[]
 ) RETURNS TABLE (upload_id uuid, file_id uuid, deduplicated boolean, method text, url text, headers jsonb, expires_at timestamptz)
 VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', 'open_uploads_wrapper';
-COMMENT ON FUNCTION storage_private.open_uploads(uuid, text[], text[], bigint[], text[], text[], jsonb[]) IS
+COMMENT ON FUNCTION storage_private.open_uploads(text, text[], text[], bigint[], text[], text[], jsonb[]) IS
 'Inserts many upload requests as the caller, all or none, and gives their tickets in the same order. The lists say the same of the same file at the same place.';
 
 CREATE FUNCTION storage_private.confirm_all(upload_ids uuid[]) RETURNS void
@@ -253,14 +253,13 @@ CREATE FUNCTION storage.request_upload_urls(bucket text, files storage.upload_sp
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    PERFORM storage_private.require_writable();
     RETURN QUERY
         SELECT o.*
         FROM (SELECT array_agg(f.filename ORDER BY f.place) AS filenames, array_agg(f.content_type ORDER BY f.place) AS content_types,
                      array_agg(f.size ORDER BY f.place) AS sizes, array_agg(f.sha256 ORDER BY f.place) AS sha256s,
                      array_agg(f.path ORDER BY f.place) AS paths, array_agg(f.metadata ORDER BY f.place) AS metadata
               FROM unnest(files) WITH ORDINALITY AS f(filename, content_type, size, sha256, path, metadata, place)) f,
-             LATERAL storage_private.open_uploads(storage_private.find_bucket(bucket), f.filenames, f.content_types, f.sizes, f.sha256s,
+             LATERAL storage_private.open_uploads(bucket, f.filenames, f.content_types, f.sizes, f.sha256s,
                                                   f.paths, f.metadata) o;
 END $$;
 COMMENT ON FUNCTION storage.request_upload_urls(text, storage.upload_spec[]) IS
@@ -416,18 +415,18 @@ $$;
 COMMENT ON FUNCTION storage_private.place_multipart(uuid, text, bigint, boolean) IS 'Makes a request one in parts, which the store has begun.';
 
 CREATE FUNCTION storage_private.open_form(
-    bucket_id uuid, filename text, content_type text, max_size bigint, path text, metadata jsonb, expires_in interval
-) RETURNS TABLE (upload_id uuid, file_id uuid, url text, fields jsonb, expires_at timestamptz)
+    bucket text, filename text, content_type text, max_size bigint, path text, metadata jsonb, expires_in interval
+) RETURNS storage.upload_form
 VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', 'open_form_wrapper';
-COMMENT ON FUNCTION storage_private.open_form(uuid, text, text, bigint, text, jsonb, interval) IS
+COMMENT ON FUNCTION storage_private.open_form(text, text, text, bigint, text, jsonb, interval) IS
 'Inserts an upload request as the caller and gives the form for it.';
 
 CREATE FUNCTION storage_private.open_parts(
-    bucket_id uuid, filename text, content_type text, size bigint, wanted_part_size bigint, sha256 text, path text, metadata jsonb,
+    bucket text, filename text, content_type text, size bigint, wanted_part_size bigint, sha256 text, path text, metadata jsonb,
     expires_in interval, part_sha256s boolean
-) RETURNS TABLE (upload_id uuid, file_id uuid, deduplicated boolean, part_size bigint, part_count integer, expires_at timestamptz)
+) RETURNS storage.multipart_ticket
 VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', 'open_parts_wrapper';
-COMMENT ON FUNCTION storage_private.open_parts(uuid, text, text, bigint, bigint, text, text, jsonb, interval, boolean) IS
+COMMENT ON FUNCTION storage_private.open_parts(text, text, text, bigint, bigint, text, text, jsonb, interval, boolean) IS
 'Inserts an upload request as the caller and has the store begin an upload in parts for it.';
 
 CREATE FUNCTION storage_private.sign_parts(upload_id uuid, part_numbers integer[], sha256s text[])
@@ -451,17 +450,8 @@ CREATE FUNCTION storage.request_upload_form(
     metadata     jsonb DEFAULT '{}',
     expires_in   interval DEFAULT NULL
 ) RETURNS storage.upload_form
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    form storage.upload_form;
-BEGIN
-    PERFORM storage_private.require_writable();
-    SELECT o.* INTO form
-    FROM storage_private.open_form(storage_private.find_bucket(bucket), filename, content_type, max_size, path,
-                                   coalesce(metadata, '{}'), expires_in) o;
-    RETURN form;
-END $$;
+LANGUAGE sql VOLATILE
+RETURN storage_private.open_form(bucket, filename, content_type, max_size, path, metadata, expires_in);
 COMMENT ON FUNCTION storage.request_upload_form(text, text, text, bigint, text, jsonb, interval) IS
 'A form by which a browser uploads one file whose size is not known yet. max_size: bytes; the store takes from one to so many, and limits count so many until the upload is confirmed. The rest is as for request_upload_url(). A form binds no hash: confirming computes it. Errors: those of request_upload_url(); NOT_CONFIGURED on a store that was not seen to keep to its forms, see check().';
 
@@ -477,17 +467,9 @@ CREATE FUNCTION storage.request_multipart_upload(
     expires_in   interval DEFAULT NULL,
     part_sha256s boolean DEFAULT false
 ) RETURNS storage.multipart_ticket
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    ticket storage.multipart_ticket;
-BEGIN
-    PERFORM storage_private.require_writable();
-    SELECT o.* INTO ticket
-    FROM storage_private.open_parts(storage_private.find_bucket(bucket), filename, content_type, size, part_size, sha256, path,
-                                    coalesce(metadata, '{}'), expires_in, coalesce(part_sha256s, false)) o;
-    RETURN ticket;
-END $$;
+LANGUAGE sql VOLATILE
+RETURN storage_private.open_parts(bucket, filename, content_type, size, part_size, sha256, path, metadata,
+                                  expires_in, part_sha256s);
 COMMENT ON FUNCTION storage.request_multipart_upload(text, text, text, bigint, bigint, text, text, jsonb, interval, boolean) IS
 'Begins an upload in parts, of a file that is too large to be sent at once. size: bytes, exact, up to 5 TiB and pg_storage.max_file_size. part_size: bytes of each part but the last, 5 MiB to 5 GiB, at most 10000 parts; NULL: one is chosen. sha256: of the whole file; confirming reads the file and holds it against this. expires_in: how long the upload may take, up to 7 days; NULL: a day. part_sha256s: each part''s SHA-256 will be given to sign_upload_parts(), and a store that enforces checksums refuses other bytes. Asks the store; what a ROLLBACK leaves there is swept. Errors: those of request_upload_url() and of the store; INVALID_PART; NOT_CONFIGURED on a store where a part could be a copy of another''s object, see check().';
 
@@ -515,8 +497,8 @@ COMMENT ON FUNCTION storage.confirm_upload(uuid) IS
 'Asks the store what arrived and settles the upload; parts are made one object, which is read to hash it. The verdict is a value: status uploaded (the file exists), rejected with reason EMPTY_FILE, SIZE_MISMATCH, HASH_MISMATCH or CONTENT_TYPE_MISMATCH, expired, aborted, or still requested with reason NOT_UPLOADED. Idempotent. Errors: UPLOAD_NOT_FOUND, PATH_TAKEN, READ_ONLY, NOT_CONFIGURED, NOT_OWNER_OF_OBJECTS, STORE_DENIED, STORE_UNAVAILABLE, STORE_TIMEOUT, STORE_ERROR.';
 
 REVOKE ALL ON FUNCTION
-    storage_private.open_form(uuid, text, text, bigint, text, jsonb, interval),
-    storage_private.open_parts(uuid, text, text, bigint, bigint, text, text, jsonb, interval, boolean),
+    storage_private.open_form(text, text, text, bigint, text, jsonb, interval),
+    storage_private.open_parts(text, text, text, bigint, bigint, text, text, jsonb, interval, boolean),
     storage_private.sign_parts(uuid, integer[], text[]), storage_private.arrived_parts(uuid),
     storage_private.place_form(uuid), storage_private.place_multipart(uuid, text, bigint, boolean),
     storage.request_upload_form(text, text, text, bigint, text, jsonb, interval),
@@ -549,7 +531,7 @@ BEGIN
          ' storage.download_url(uuid, interval, boolean, text), storage.download_urls(uuid[], interval, boolean),'
          ' storage.files_download_url(storage.files), storage.public_url(uuid)'),
         ('EXECUTE ON FUNCTION storage_private.claimed_user(), storage_private.claimed_tenant(), storage_private.asked_operation(), storage_private.is_manager(),'
-         ' storage_private.refuse(text, text, text, text), storage_private.as_uuid(text),'
+         ' storage_private.refuse(text, text, text, text),'
          ' storage_private.sign_downloads(uuid[], interval, boolean, text), storage_private.unsigned_url(uuid)'),
         ('EXECUTE ON FUNCTION storage.get_file(uuid), storage_private.get(uuid),'
          ' storage.search_files(text, jsonb, integer, uuid), storage_private.search(uuid, text, integer, uuid)'),
@@ -575,12 +557,11 @@ BEGIN
              ' storage.sign_upload_parts(uuid, integer[], text[]), storage.list_upload_parts(uuid),'
              ' storage.confirm_upload(uuid), storage.confirm_uploads(uuid[]), storage.abort_upload(uuid), storage.delete_file(uuid)'),
             ('EXECUTE ON FUNCTION storage_private.require_writable(), storage_private.find_bucket(text),'
-             ' storage_private.open_upload(uuid, text, text, bigint, text, text, jsonb, interval),'
-             ' storage_private.open_uploads(uuid, text[], text[], bigint[], text[], text[], jsonb[]),'
-             ' storage_private.open_form(uuid, text, text, bigint, text, jsonb, interval),'
-             ' storage_private.open_parts(uuid, text, text, bigint, bigint, text, text, jsonb, interval, boolean),'
+             ' storage_private.open_upload(text, text, text, bigint, text, text, jsonb, interval),'
+             ' storage_private.open_uploads(text, text[], text[], bigint[], text[], text[], jsonb[]),'
+             ' storage_private.open_form(text, text, text, bigint, text, jsonb, interval),'
+             ' storage_private.open_parts(text, text, text, bigint, bigint, text, text, jsonb, interval, boolean),'
              ' storage_private.sign_parts(uuid, integer[], text[]), storage_private.arrived_parts(uuid),'
-             ' storage_private.admit(uuid, text, text, bigint, text, text, interval),'
              ' storage_private.shareable_objects(uuid, text, bigint), storage_private.shares_with(storage.buckets, storage.buckets),'
              ' storage_private.confirm(uuid), storage_private.confirm_all(uuid[]), storage_private.abort(uuid)');
     END IF;
@@ -610,7 +591,7 @@ REVOKE ALL ON FUNCTION
     storage_private.in_force(storage_private.policies), storage_private.policies_not_in_force(),
     storage_private.policy_command(text, text), storage_private.create_own_policy(storage_private.policies),
     storage_private.apply_policy(), storage.add_policy(text, text, text, text, text, name[]), storage.drop_policy(text),
-    storage_private.open_uploads(uuid, text[], text[], bigint[], text[], text[], jsonb[]), storage_private.confirm_all(uuid[]),
+    storage_private.open_uploads(text, text[], text[], bigint[], text[], text[], jsonb[]), storage_private.confirm_all(uuid[]),
     storage_private.lock_paths(uuid[], text[]), storage_private.lock_settlement(uuid[], bytea[]),
     storage.request_upload_urls(text, storage.upload_spec[]), storage.confirm_uploads(uuid[])
 FROM PUBLIC;

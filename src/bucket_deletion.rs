@@ -51,7 +51,7 @@ pub fn mark(bucket: pgrx::Uuid) -> Result<TimestampWithTimeZone> {
     match (marked_at, MARKING.get().is_some_and(|marking| marking.allowed)) {
         (Some(marked_at), true) => Ok(marked_at),
         // Somebody else marked it while the DELETE waited for him.
-        (Some(_), false) => Err(not_found(bucket)),
+        (Some(_), false) => Err(not_found(&bucket.to_string())),
         (None, _) => Err(Failure::new(Token::RbacForbidden, "you may not delete this bucket")
             .detail(format!("Bucket {bucket}."))
             .hint("The DELETE policies of storage.buckets decide who may.")),

@@ -7,11 +7,13 @@ use std::collections::HashMap;
 use std::ffi::CStr;
 use std::rc::Rc;
 
+use pg_storage_core::error::Token;
 use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
 use pgrx::spi::{OwnedPreparedStatement, PreparedStatement, SpiTupleTable};
 
 use crate::error::{Failure, Result};
+use crate::preload;
 
 thread_local! {
     /// Plans are kept for the session; PostgreSQL plans again when a table, a policy or the role changes.
@@ -167,14 +169,44 @@ impl Drop for Identity {
     }
 }
 
-/// The owner of `storage.objects`, who is the extension's.
-fn owner() -> Result<pg_sys::Oid> {
-    // SAFETY: catalog look-ups by name with missing_ok; the tuple is read while it is held and then released.
+/// A table of `storage`, by its name; none where it is missing.
+fn table(name: &CStr) -> pg_sys::Oid {
+    // SAFETY: catalog look-ups by name, with missing_ok.
     unsafe {
         let schema = pg_sys::get_namespace_oid(c"storage".as_ptr(), true);
-        let table = pg_sys::get_relname_relid(c"objects".as_ptr(), schema);
-        let tuple =
-            pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::RELOID as i32, pg_sys::Datum::from(table));
+        pg_sys::get_relname_relid(name.as_ptr(), schema)
+    }
+}
+
+/// Refuses to go on where nothing can be written.
+///
+/// # Errors
+/// `READ_ONLY`.
+pub fn require_writable() -> Result<()> {
+    if preload::read_only() {
+        return Err(Failure::new(Token::ReadOnly, "the server or the transaction is read-only")
+            .hint("A standby signs downloads and nothing else; ask the primary."));
+    }
+    Ok(())
+}
+
+/// Has this transaction hold the lock on `storage.upload_requests` that an INSERT takes, until it ends: it counts among
+/// those that may bring uploads before it looks at a bucket, and whoever gives that bucket its first quota knows of it.
+pub fn lock_upload_requests() {
+    // SAFETY: waits for the lock like any statement does, and ends with an ERROR if it is told to.
+    unsafe {
+        pg_sys::LockRelationOid(table(c"upload_requests"), pg_sys::RowExclusiveLock as pg_sys::LOCKMODE)
+    };
+}
+
+/// The owner of `storage.objects`, who is the extension's.
+fn owner() -> Result<pg_sys::Oid> {
+    // SAFETY: a catalog look-up; the tuple is read while it is held and then released.
+    unsafe {
+        let tuple = pg_sys::SearchSysCache1(
+            pg_sys::SysCacheIdentifier::RELOID as i32,
+            pg_sys::Datum::from(table(c"objects")),
+        );
         if tuple.is_null() {
             return Err(Failure::internal("the table storage.objects is missing"));
         }

@@ -11,7 +11,7 @@
 //! - [`limits`], [`rate`]: what a request is refused for though nothing is wrong with it
 //! - [`installation`]: which database this is
 //! - [`lock`]: what sessions line up behind
-//! - [`json`]: what callers keep with a file
+//! - [`row`], [`json`]: rows and JSON as PostgreSQL has them
 //! - [`guc`], [`config`], [`session`]: settings, the same as one valid whole, and the client and signer made from them
 //! - [`cache`]: which physical buckets are known to be ready
 //! - [`wait`]: the only way to the network
@@ -50,6 +50,7 @@ mod orphans;
 mod preload;
 mod provision;
 mod rate;
+mod row;
 mod session;
 mod upload;
 mod wait;
@@ -69,14 +70,22 @@ extension_sql_file!("../sql/25_settlement.sql", name = "settlement", requires = 
 extension_sql_file!("../sql/26_room.sql", name = "room", requires = ["settlement", hold_lock]);
 extension_sql_file!("../sql/27_events.sql", name = "events", requires = ["room"]);
 extension_sql_file!("../sql/28_provisioning.sql", name = "provisioning", requires = ["events"]);
-extension_sql_file!("../sql/20_rules.sql", name = "rules", requires = ["provisioning", limit_upload]);
+extension_sql_file!(
+    "../sql/20_rules.sql",
+    name = "rules",
+    requires = ["provisioning", admit_upload, limit_upload]
+);
 extension_sql_file!("../sql/30_policies.sql", name = "policies", requires = ["rules"]);
 extension_sql_file!(
     "../sql/31_own_policies.sql",
     name = "own_policies",
     requires = ["policies", asked_operation, validate_expression]
 );
-extension_sql_file!("../sql/40_api.sql", name = "public_api", requires = ["own_policies"]);
+extension_sql_file!(
+    "../sql/40_api.sql",
+    name = "public_api",
+    requires = ["own_policies", find_bucket, open_upload, open_form, open_parts]
+);
 extension_sql_file!("../sql/45_maintenance.sql", name = "maintenance", requires = ["public_api"]);
 extension_sql_file!("../sql/46_bucket_deletion.sql", name = "bucket_deletion", requires = ["maintenance"]);
 extension_sql_file!("../sql/47_orphans.sql", name = "orphans", requires = ["bucket_deletion"]);
@@ -99,14 +108,14 @@ extension_sql_file!(
         asked_operation,
         validate_expression,
         refuse,
-        as_uuid,
         require_writable,
         deletion_delay,
         event_retention,
         validate_bucket,
         validate_origins,
         validate_file,
-        admit,
+        find_bucket,
+        admit_upload,
         limit_upload,
         hold_lock,
         try_hold_lock,

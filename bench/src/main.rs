@@ -31,7 +31,11 @@ fn main() {
     let local = || Scene::on(cluster, &scene::local_access(cluster));
     let machine = machine::describe(sizes, &local());
     let mut rows = Vec::new();
+    let only = std::env::var("PART").unwrap_or_default();
     let mut part = |what: &str, measure: &mut dyn FnMut() -> Vec<Row>| {
+        if !what.contains(&only) {
+            return;
+        }
         say(&format!("measuring {what}"));
         let measured = measure();
         say(markdown(&measured).split_once("-|\n").map_or("", |(_, lines)| lines).trim_end());

@@ -16,6 +16,12 @@ mod storage_private {
     use crate::provision::{self, Ask};
     use crate::{bucket_deletion, config, session, wait};
 
+    /// The bucket that a key or id means.
+    #[pg_extern(stable)]
+    fn find_bucket(bucket: Option<&str>) -> Uuid {
+        Bucket::named(bucket).or_raise().id_datum()
+    }
+
     /// The endpoint of the store, which has this bucket.
     #[pg_extern(volatile)]
     fn keeper_of(physical_name: &str) -> String {

@@ -9,14 +9,13 @@ mod storage_private {
     use pg_storage_core::name::BucketKey;
     use pg_storage_core::origin;
     use pg_storage_core::physical::check_bucket_name;
-    use pgrx::Uuid;
     use pgrx::datum::Interval;
     use pgrx::prelude::*;
 
     use crate::error::{Failure, OrRaise};
     use crate::lock::{self, On};
     use crate::upload::{self};
-    use crate::{guc, identity, operation, preload};
+    use crate::{catalog, guc, identity, operation};
 
     /// Holds a lock of ours until the transaction ends.
     #[pg_extern(volatile)]
@@ -78,20 +77,10 @@ mod storage_private {
         failure.raise()
     }
 
-    /// The UUID that a text spells in any way; NULL when it is none. A bucket's key never is one.
-    #[pg_extern(immutable, parallel_safe)]
-    fn as_uuid(text: &str) -> Option<Uuid> {
-        uuid::Uuid::try_parse(text).ok().map(|id| Uuid::from_bytes(*id.as_bytes()))
-    }
-
     /// Refuses to go on where nothing can be written.
     #[pg_extern(stable)]
     fn require_writable() {
-        if preload::read_only() {
-            Failure::new(Token::ReadOnly, "the server or the transaction is read-only")
-                .hint("A standby signs downloads and nothing else; ask the primary.")
-                .raise()
-        }
+        catalog::require_writable().or_raise();
     }
 
     /// How long an object outlives its last file.

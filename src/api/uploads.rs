@@ -6,14 +6,14 @@ use pgrx::pg_schema;
 mod storage_private {
     use pgrx::datum::{Interval, TimestampWithTimeZone};
     use pgrx::prelude::*;
-    use pgrx::{JsonB, Uuid};
+    use pgrx::{AllocatedByRust, IntoDatum, JsonB, Uuid, composite_type};
 
     use crate::api::or_nil;
     use crate::bucket::Bucket;
     use crate::error::OrRaise;
     use crate::json::Jsonb;
-    use crate::limits;
     use crate::upload::{self, Declared, PartsWanted, Ticket, Wanted};
+    use crate::{limits, row};
 
     /// What is missing breaks the same rule as what is empty.
     fn declared<'a>(
@@ -43,85 +43,44 @@ mod storage_private {
         Ok(None)
     }
 
-    /// Validates what is declared of a file to come and chooses the trusted columns of its upload request.
-    #[allow(clippy::too_many_arguments, clippy::type_complexity)]
-    #[pg_extern(volatile)]
-    fn admit(
-        bucket_id: Option<Uuid>,
-        filename: Option<&str>,
-        content_type: Option<&str>,
-        size: Option<i64>,
-        sha256: Option<&str>,
-        path: Option<&str>,
-        expires_in: Option<Interval>,
-    ) -> TableIterator<
-        'static,
-        (
-            name!(id, Uuid),
-            name!(file_id, Uuid),
-            name!(tenant_id, String),
-            name!(physical_name, Option<String>),
-            name!(object_key, Option<String>),
-            name!(final_key, Option<String>),
-            name!(direct, bool),
-            name!(create_only, bool),
-            name!(created_at, TimestampWithTimeZone),
-            name!(expires_at, TimestampWithTimeZone),
-        ),
-    > {
-        let declared = declared(filename, content_type, size, sha256, path, expires_in);
-        let bucket = Bucket::visible(or_nil(bucket_id)).or_raise();
-        let admission = upload::admit(&bucket, &declared).or_raise();
-        let (physical_name, object_key, final_key, direct, create_only) = match admission.place {
-            Some(place) => (
-                Some(place.physical_name),
-                Some(place.object_key),
-                Some(place.final_key),
-                place.direct,
-                place.create_only,
-            ),
-            None => (None, None, None, false, false),
-        };
-        TableIterator::once((
-            Uuid::from_bytes(*admission.id.as_bytes()),
-            Uuid::from_bytes(*admission.file_id.as_bytes()),
-            admission.tenant,
-            physical_name,
-            object_key,
-            final_key,
-            direct,
-            create_only,
-            admission.created_at.column().or_raise(),
-            admission.expires_at.column().or_raise(),
-        ))
+    /// Validates an upload request that is to be inserted and fills what only the server may choose.
+    #[pg_trigger]
+    fn admit_upload<'a>(
+        trigger: &'a PgTrigger<'a>,
+    ) -> Result<Option<PgHeapTuple<'a, AllocatedByRust>>, PgTriggerError> {
+        Ok(Some(upload::admit(trigger).or_raise()))
     }
 
     /// Inserts an upload request as the caller and gives the ticket for it.
-    #[allow(clippy::too_many_arguments, clippy::type_complexity)]
+    #[allow(clippy::too_many_arguments)]
     #[pg_extern(volatile)]
     fn open_upload(
-        bucket_id: Uuid,
+        bucket: Option<&str>,
         filename: Option<&str>,
         content_type: Option<&str>,
         size: Option<i64>,
         sha256: Option<&str>,
         path: Option<&str>,
-        metadata: Jsonb,
+        metadata: Option<Jsonb>,
         expires_in: Option<Interval>,
-    ) -> TableIterator<
-        'static,
-        (
-            name!(upload_id, Uuid),
-            name!(file_id, Uuid),
-            name!(deduplicated, bool),
-            name!(method, String),
-            name!(url, Option<String>),
-            name!(headers, Option<JsonB>),
-            name!(expires_at, Option<TimestampWithTimeZone>),
-        ),
-    > {
+        call: pg_sys::FunctionCallInfo,
+    ) -> composite_type!('static, "storage.upload_ticket") {
         let declared = declared(filename, content_type, size, sha256, path, expires_in);
-        TableIterator::once(ticket_row(upload::open(bucket_id, Wanted { declared, metadata }).or_raise()))
+        let wanted = Wanted { declared, metadata: metadata.unwrap_or_else(Jsonb::empty_object) };
+        let ticket =
+            upload::destination(|| Bucket::named(bucket)).and_then(|bucket| upload::open(&bucket, wanted));
+        let (upload_id, file_id, deduplicated, method, url, headers, expires_at) =
+            ticket_row(ticket.or_raise());
+        let values = vec![
+            upload_id.into_datum(),
+            file_id.into_datum(),
+            deduplicated.into_datum(),
+            method.into_datum(),
+            url.into_datum(),
+            headers.into_datum(),
+            expires_at.into_datum(),
+        ];
+        row::returned(call, values).or_raise()
     }
 
     type TicketRow = (Uuid, Uuid, bool, String, Option<String>, Option<JsonB>, Option<TimestampWithTimeZone>);
@@ -139,7 +98,7 @@ mod storage_private {
     #[allow(clippy::too_many_arguments, clippy::type_complexity)]
     #[pg_extern(volatile)]
     fn open_uploads(
-        bucket_id: Uuid,
+        bucket: Option<&str>,
         filenames: Option<Vec<Option<String>>>,
         content_types: Option<Vec<Option<String>>>,
         sizes: Option<Vec<Option<i64>>>,
@@ -185,75 +144,72 @@ mod storage_private {
                 metadata: metadata.unwrap_or_else(Jsonb::empty_object),
             })
             .collect();
-        let tickets = upload::open_many(bucket_id, files).or_raise();
+        let tickets = upload::destination(|| Bucket::named(bucket))
+            .and_then(|bucket| upload::open_many(&bucket, files))
+            .or_raise();
         TableIterator::new(tickets.into_iter().map(ticket_row))
     }
 
     /// Inserts an upload request as the caller and gives the form for it.
-    #[allow(clippy::too_many_arguments, clippy::type_complexity)]
+    #[allow(clippy::too_many_arguments)]
     #[pg_extern(volatile)]
     fn open_form(
-        bucket_id: Uuid,
+        bucket: Option<&str>,
         filename: Option<&str>,
         content_type: Option<&str>,
         max_size: Option<i64>,
         path: Option<&str>,
-        metadata: Jsonb,
+        metadata: Option<Jsonb>,
         expires_in: Option<Interval>,
-    ) -> TableIterator<
-        'static,
-        (
-            name!(upload_id, Uuid),
-            name!(file_id, Uuid),
-            name!(url, String),
-            name!(fields, JsonB),
-            name!(expires_at, TimestampWithTimeZone),
-        ),
-    > {
+        call: pg_sys::FunctionCallInfo,
+    ) -> composite_type!('static, "storage.upload_form") {
         let declared = declared(filename, content_type, max_size, None, path, expires_in);
-        let form = upload::open_form(bucket_id, &Wanted { declared, metadata }).or_raise();
-        TableIterator::once((form.upload_id, form.file_id, form.url, form.fields, form.expires_at))
+        let wanted = Wanted { declared, metadata: metadata.unwrap_or_else(Jsonb::empty_object) };
+        let form = upload::destination(|| Bucket::named(bucket))
+            .and_then(|bucket| upload::open_form(&bucket, &wanted))
+            .or_raise();
+        let values = vec![
+            form.upload_id.into_datum(),
+            form.file_id.into_datum(),
+            form.url.into_datum(),
+            form.fields.into_datum(),
+            form.expires_at.into_datum(),
+        ];
+        row::returned(call, values).or_raise()
     }
 
     /// Inserts an upload request as the caller and has the store begin an upload in parts for it.
-    #[allow(clippy::too_many_arguments, clippy::type_complexity)]
+    #[allow(clippy::too_many_arguments)]
     #[pg_extern(volatile)]
     fn open_parts(
-        bucket_id: Uuid,
+        bucket: Option<&str>,
         filename: Option<&str>,
         content_type: Option<&str>,
         size: Option<i64>,
         wanted_part_size: Option<i64>,
         sha256: Option<&str>,
         path: Option<&str>,
-        metadata: Jsonb,
+        metadata: Option<Jsonb>,
         expires_in: Option<Interval>,
-        part_sha256s: bool,
-    ) -> TableIterator<
-        'static,
-        (
-            name!(upload_id, Uuid),
-            name!(file_id, Uuid),
-            name!(deduplicated, bool),
-            name!(part_size, Option<i64>),
-            name!(part_count, Option<i32>),
-            name!(expires_at, Option<TimestampWithTimeZone>),
-        ),
-    > {
+        part_sha256s: Option<bool>,
+        call: pg_sys::FunctionCallInfo,
+    ) -> composite_type!('static, "storage.multipart_ticket") {
         let declared = declared(filename, content_type, size, sha256, path, expires_in);
-        let file = Wanted { declared, metadata };
-        let wanted = PartsWanted { file, part_size: wanted_part_size, sums: part_sha256s };
-        let ticket = upload::open_parts(bucket_id, wanted).or_raise();
+        let file = Wanted { declared, metadata: metadata.unwrap_or_else(Jsonb::empty_object) };
+        let wanted = PartsWanted { file, part_size: wanted_part_size, sums: part_sha256s.unwrap_or(false) };
+        let ticket = upload::destination(|| Bucket::named(bucket))
+            .and_then(|bucket| upload::open_parts(&bucket, wanted))
+            .or_raise();
         let (parts, expires_at) = ticket.parts.unzip();
-        let part_size = parts.map(|parts| i64::try_from(parts.part_size()).unwrap_or(i64::MAX));
-        TableIterator::once((
-            ticket.upload_id,
-            ticket.file_id,
-            parts.is_none(),
-            part_size,
-            parts.map(|parts| parts.count()),
-            expires_at,
-        ))
+        let values = vec![
+            ticket.upload_id.into_datum(),
+            ticket.file_id.into_datum(),
+            parts.is_none().into_datum(),
+            parts.map(|parts| i64::try_from(parts.part_size()).unwrap_or(i64::MAX)).into_datum(),
+            parts.map(|parts| parts.count()).into_datum(),
+            expires_at.into_datum(),
+        ];
+        row::returned(call, values).or_raise()
     }
 
     /// URLs for parts of an upload of the caller's own, in the order given.

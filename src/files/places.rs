@@ -6,7 +6,6 @@ use pg_storage_store::Source;
 
 use super::contents::own_time;
 use super::{Kept, Readable, held, not_found, readable};
-use crate::bucket::Bucket;
 use crate::catalog;
 use crate::config::{self, Config};
 use crate::error::{Failure, Result};
@@ -29,7 +28,7 @@ pub fn copy(
     let kept = held(file)?;
     let to = bucket.unwrap_or(source.bucket);
     let own = open(&source, to, filename.unwrap_or(&source.filename), path)?;
-    if !(kept.serves(&own, to)? && own.share(vec![kept.object])?) {
+    if !(kept.serves(&own) && own.share(vec![kept.object])?) {
         let verified = kept.copied_for(&own)?;
         own.accept(verified)?;
     }
@@ -66,7 +65,7 @@ pub fn relocate(file: pgrx::Uuid, bucket: Option<pgrx::Uuid>, path: Option<&str>
     let Some(to) = leaves(&here) else { return Ok(()) };
     let kept = held(file)?;
     let own = open(&here, to, &here.filename, path.or(here.path.as_deref()))?;
-    let (key, etag) = if kept.serves(&own, to)? {
+    let (key, etag) = if kept.serves(&own) {
         (None, None)
     } else {
         let Verified { key, etag, .. } = kept.copied_for(&own)?;
@@ -94,12 +93,12 @@ fn open(source: &Readable, to: pgrx::Uuid, filename: &str, path: Option<&str>) -
 impl Kept {
     /// Whether the object can be that of the file to be: in the same physical bucket, where others may read it, or it
     /// vanishes, neither sooner nor later; and not unseen by a bucket that looks at bytes.
-    fn serves(&self, own: &Own, to: pgrx::Uuid) -> Result<bool> {
-        let access = Bucket::visible(to)?.access.as_str();
-        Ok(own.physical_name() == self.physical_name
+    fn serves(&self, own: &Own) -> bool {
+        let access = own.bucket.access.as_str();
+        own.physical_name() == self.physical_name
             && access == self.access
             && access != "temp"
-            && (self.checked || !own.checks_bytes()))
+            && (self.checked || !own.checks_bytes())
     }
 
     fn copied_for(&self, own: &Own) -> Result<Verified> {

@@ -1,6 +1,7 @@
 //! What a caller declares, held against the rules, and the trusted columns that only the server chooses.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 
 use pg_storage_core::agreement;
 use pg_storage_core::content_type::{ContentType, allowed};
@@ -9,7 +10,9 @@ use pg_storage_core::error::Token;
 use pg_storage_core::key::{content_key, staging_key, undeclared_key};
 use pg_storage_core::name::Filename;
 use pg_storage_core::path::FilePath;
-use pgrx::datum::Interval;
+use pgrx::datum::{Interval, TimestampWithTimeZone};
+use pgrx::heap_tuple::PgHeapTuple;
+use pgrx::{AllocatedByRust, PgTrigger};
 use uuid::Uuid;
 
 use crate::bucket::Bucket;
@@ -17,7 +20,8 @@ use crate::clock::{Moment, lifetime};
 use crate::error::{Failure, Result};
 use crate::json::Jsonb;
 use crate::provision::{self, Place};
-use crate::{guc, installation, limits};
+use crate::row::NewRow;
+use crate::{guc, identity, installation, limits};
 
 /// What a caller says about a file to come.
 pub struct Declared<'a> {
@@ -33,22 +37,6 @@ pub struct Declared<'a> {
     pub path: Option<&'a str>,
     /// Lifetime of the URL.
     pub expires_in: Option<Interval>,
-}
-
-/// The trusted columns of an upload request.
-pub struct Admission {
-    /// Its identity.
-    pub id: Uuid,
-    /// The file it may become.
-    pub file_id: Uuid,
-    /// The bucket's tenant.
-    pub tenant: String,
-    /// Where its bytes go; `None` before the first use of the bucket.
-    pub place: Option<Placed>,
-    /// Now.
-    pub created_at: Moment,
-    /// When URL and request end.
-    pub expires_at: Moment,
 }
 
 /// Where the bytes of an upload go.
@@ -131,22 +119,71 @@ pub fn check_metadata(metadata: &Jsonb) -> Result<()> {
         .hint("Wrap the value: {\"value\": ...}."))
 }
 
-/// Validates what is declared against the rules and the bucket, and chooses what only the server may choose.
-pub fn admit(bucket: &Bucket, declared: &Declared<'_>) -> Result<Admission> {
-    let Accepted { digest, expires } = accept(bucket, declared)?;
+thread_local! {
+    /// The bucket that uploads are being requested for, as its caller saw it.
+    static DESTINATION: RefCell<Option<Rc<Bucket>>> = const { RefCell::new(None) };
+}
+
+/// Inserts requests for a bucket that the caller was seen to see, so that their trigger need not look again.
+pub(super) fn destined_for<T>(bucket: &Rc<Bucket>, insert: impl FnOnce() -> T) -> T {
+    struct Back(Option<Rc<Bucket>>);
+    impl Drop for Back {
+        fn drop(&mut self) {
+            DESTINATION.set(self.0.take());
+        }
+    }
+    let _back = Back(DESTINATION.replace(Some(bucket.clone())));
+    insert()
+}
+
+fn destination(id: Option<pgrx::Uuid>) -> Result<Rc<Bucket>> {
+    // NULL is the id of no bucket, and so is this.
+    let id = id.unwrap_or_else(|| pgrx::Uuid::from_bytes([0; 16]));
+    match DESTINATION.with_borrow(Clone::clone) {
+        Some(bucket) if bucket.id_datum() == id => Ok(bucket),
+        _ => Bucket::visible(id).map(Rc::new),
+    }
+}
+
+/// Validates what the row of an upload request declares against the rules and its bucket, and fills the columns that only
+/// the server may choose.
+pub fn admit<'t>(trigger: &'t PgTrigger<'t>) -> Result<PgHeapTuple<'t, AllocatedByRust>> {
+    let mut row = NewRow::of(trigger)?;
+    let bucket = destination(row.get("bucket_id")?)?;
+    let (filename, content_type): (Option<String>, Option<String>) =
+        (row.get("filename")?, row.get("content_type")?);
+    let (sha256, path): (Option<String>, Option<String>) = (row.get("sha256")?, row.get("path")?);
+    // What is missing breaks the same rule as what is empty.
+    let declared = Declared {
+        filename: filename.as_deref().unwrap_or_default(),
+        content_type: content_type.as_deref().unwrap_or_default(),
+        size: row.get("size")?.unwrap_or_default(),
+        sha256: sha256.as_deref(),
+        path: path.as_deref(),
+        expires_in: row.get("expires_in")?,
+    };
+    let Accepted { digest, expires } = accept(&bucket, &declared)?;
     installation::record()?;
     let id = installation::maker().upload_id();
-    let place = provision::known(bucket)?.map(|place| Placed::new(bucket, &place, digest.as_ref(), &id));
-    limits::keep_later(id, bucket, declared.size, declared.path);
+    let place = provision::known(&bucket)?.map(|place| Placed::new(&bucket, &place, digest.as_ref(), &id));
+    limits::keep_later(id, &bucket, declared.size, declared.path);
     let created_at = Moment::now();
-    Ok(Admission {
-        id,
-        file_id: Uuid::new_v4(),
-        tenant: bucket.tenant.clone(),
-        place,
-        created_at,
-        expires_at: created_at.plus(expires),
-    })
+    row.set("id", pgrx::Uuid::from_bytes(*id.as_bytes()))?;
+    row.set("file_id", pgrx::Uuid::from_bytes(*Uuid::new_v4().as_bytes()))?;
+    row.set("tenant_id", bucket.tenant.as_str())?;
+    row.set("owner_id", identity::user()?)?;
+    row.set("physical_name", place.as_ref().map(|place| place.physical_name.as_str()))?;
+    row.set("object_key", place.as_ref().map(|place| place.object_key.as_str()))?;
+    row.set("final_key", place.as_ref().map(|place| place.final_key.as_str()))?;
+    row.set("direct", place.as_ref().is_some_and(|place| place.direct))?;
+    row.set("create_only", place.as_ref().is_some_and(|place| place.create_only))?;
+    row.set("method", "PUT")?;
+    row.set_spelled("status", "requested")?;
+    row.set("reason", None::<String>)?;
+    row.set("created_at", created_at.column()?)?;
+    row.set("expires_at", created_at.plus(expires).column()?)?;
+    row.set("finished_at", None::<TimestampWithTimeZone>)?;
+    row.formed()
 }
 
 /// The most bytes that one PUT carries (AWS: 5 GiB).

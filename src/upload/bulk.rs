@@ -1,6 +1,7 @@
 //! Many uploads asked for in one call: what such a call is refused for, beyond what one upload is.
 
 use std::collections::HashSet;
+use std::rc::Rc;
 
 use pg_storage_core::error::Token;
 
@@ -15,16 +16,15 @@ use crate::guc;
 /// # Errors
 /// `BULK_UPLOAD_FILES_EXCEEDED`, `BULK_UPLOAD_SIZE_EXCEEDED`, `PATH_TAKEN` for a path that is there twice, and those of
 /// one request, with the file's place in the list.
-pub fn open_many(bucket: pgrx::Uuid, files: Vec<Wanted<'_>>) -> Result<Vec<Ticket>> {
+pub fn open_many(bucket: &Rc<Bucket>, files: Vec<Wanted<'_>>) -> Result<Vec<Ticket>> {
     check_count(files.len())?;
     if files.is_empty() {
         return Ok(Vec::new());
     }
     let count = files.len();
     let about = |at: usize, failure: Failure| failure.about(format!("File {} of {count}", at + 1));
-    let rules = Bucket::visible(bucket)?;
     for (at, wanted) in files.iter().enumerate() {
-        validate(&rules, &wanted.declared)
+        validate(bucket, &wanted.declared)
             .and_then(|()| check_metadata(&wanted.metadata))
             .map_err(|failure| about(at, failure))?;
     }
@@ -56,14 +56,14 @@ fn check_sum(files: &[Wanted<'_>]) -> Result<()> {
 }
 
 /// Two files cannot be at one path, and which of them would be the later version nobody said.
-fn check_paths(bucket: pgrx::Uuid, files: &[Wanted<'_>]) -> std::result::Result<(), (usize, Failure)> {
+fn check_paths(bucket: &Bucket, files: &[Wanted<'_>]) -> std::result::Result<(), (usize, Failure)> {
     let mut taken = HashSet::new();
     for (at, wanted) in files.iter().enumerate() {
         if let Some(path) = wanted.declared.path
             && !taken.insert(path)
         {
             let failure = Failure::new(Token::PathTaken, "another file of the same call has this path")
-                .detail(format!("Path {path} in bucket {bucket}."))
+                .detail(format!("Path {path} in bucket {}.", bucket.id))
                 .hint("Choose another path, or make another call for the next version.");
             return Err((at, failure));
         }

@@ -1,5 +1,7 @@
 //! Uploads by form: a request whose size is a range.
 
+use std::rc::Rc;
+
 use pg_storage_core::content_type::ContentType;
 use pg_storage_core::error::Token;
 use pg_storage_core::presign;
@@ -9,6 +11,7 @@ use uuid::Uuid;
 
 use super::examine::capabilities;
 use super::request::{Wanted, open_placed};
+use crate::bucket::Bucket;
 use crate::error::{Failure, Result};
 use crate::{catalog, config, session};
 
@@ -30,7 +33,7 @@ pub struct Form {
 ///
 /// # Errors
 /// `NOT_CONFIGURED` where the store was not seen to keep to its forms, and those of a request by PUT.
-pub fn open_form(bucket: pgrx::Uuid, wanted: &Wanted<'_>) -> Result<Form> {
+pub fn open_form(bucket: &Rc<Bucket>, wanted: &Wanted<'_>) -> Result<Form> {
     let opened = open_placed(bucket, &wanted.declared, &wanted.metadata)?;
     let config = config::current()?;
     let place = opened.named()?;

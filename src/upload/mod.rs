@@ -31,7 +31,7 @@ pub use form::open_form;
 pub use own::{Own, open_own};
 pub use parts::{PartsWanted, arrived_parts, open_parts, sign_parts};
 pub use pending::{Pending, close, lock_one};
-pub use request::{Ticket, Wanted, open};
+pub use request::{Ticket, Wanted, destination, open};
 
 /// Refuses a name or path that breaks the rules.
 pub fn check_names(filename: &str, path: Option<&str>) {

@@ -3,6 +3,8 @@
 //! They are requests like any other, inserted as the caller, so the same policies, rules and limits decide. What differs
 //! is that no URL ever names their key: it is the final one from the start, and new for each attempt.
 
+use std::rc::Rc;
+
 use pg_storage_core::agreement;
 use pg_storage_core::content_type::ContentType;
 use pg_storage_core::digest::Digest;
@@ -13,13 +15,15 @@ use super::admission::Placed;
 use super::confirm::{Verified, accept};
 use super::examine::check_keeper;
 use super::pending::{Pending, lock_one};
-use super::request::{Wanted, candidates, open_placed, record_place, share_one};
+use super::request::{Wanted, candidates, destination, open_placed, record_place, share_one};
+use crate::bucket::Bucket;
 use crate::error::{Failure, Result};
 use crate::{catalog, config, session};
 
 /// A request of the server's own, not yet ended.
 pub struct Own {
-    bucket: pgrx::Uuid,
+    /// Where it goes.
+    pub bucket: Rc<Bucket>,
     /// The file to be.
     pub file: pgrx::Uuid,
     pending: Pending,
@@ -29,13 +33,14 @@ pub struct Own {
 
 /// Inserts the request as the caller. What is declared has a digest.
 pub fn open_own(bucket: pgrx::Uuid, wanted: Wanted<'_>) -> Result<Own> {
+    let bucket = destination(|| Bucket::visible(bucket))?;
     let digest = wanted
         .declared
         .sha256
         .map(Digest::parse_hex)
         .transpose()?
         .ok_or_else(|| Failure::internal("bytes of the server's own have no digest"))?;
-    let opened = open_placed(bucket, &wanted.declared, &wanted.metadata)?;
+    let opened = open_placed(&bucket, &wanted.declared, &wanted.metadata)?;
     let (upload, file) = (opened.id, opened.file_id);
     catalog::run_as_owner("SELECT storage_private.require_ownership()", &[])?;
     let mut pending = lock_one(upload)?;
@@ -68,7 +73,7 @@ impl Own {
 
     /// Makes the file over an object of the same bytes that the caller can read already; `false`: there is none.
     pub fn share_alike(&self) -> Result<bool> {
-        self.share(candidates(self.bucket, &self.digest.to_hex(), self.pending.size)?)
+        self.share(candidates(self.bucket.id_datum(), &self.digest.to_hex(), self.pending.size)?)
     }
 
     /// Has the store hold the bytes at the request's key, and looks whether it does.

@@ -3,6 +3,8 @@
 //! The store begins the upload within the caller's transaction. When that rolls back, no row names what was begun, and the
 //! sweep of unfinished uploads ends it.
 
+use std::rc::Rc;
+
 use pg_storage_core::digest::Digest;
 use pg_storage_core::error::Token;
 use pg_storage_core::parts::Parts;
@@ -16,6 +18,7 @@ use pgrx::datum::{Interval, TimestampWithTimeZone};
 use super::admission::in_parts;
 use super::examine::capabilities;
 use super::request::{Wanted, open_placed, share};
+use crate::bucket::Bucket;
 use crate::clock::{Moment, lifetime};
 use crate::error::{Failure, Result};
 use crate::operation::Operation;
@@ -49,14 +52,14 @@ pub struct PartsTicket {
 /// # Errors
 /// `INVALID_PART`; `NOT_CONFIGURED` where a part could be a copy of another object; those of a request by PUT and those of
 /// the store.
-pub fn open_parts(bucket: pgrx::Uuid, mut wanted: PartsWanted<'_>) -> Result<PartsTicket> {
+pub fn open_parts(bucket: &Rc<Bucket>, mut wanted: PartsWanted<'_>) -> Result<PartsTicket> {
     let declared = &mut wanted.file.declared;
     declared.expires_in.get_or_insert_with(|| Interval::from_seconds(USUAL_LIFETIME));
     let opened = in_parts(|| open_placed(bucket, &wanted.file.declared, &wanted.file.metadata))?;
     let declared = &wanted.file.declared;
     let parts = Parts::divide(declared.size.unsigned_abs(), wanted.part_size)?;
     let one = std::slice::from_ref(&opened);
-    if share(one, bucket, std::slice::from_ref(declared))?.contains(&true) {
+    if share(one, bucket.id_datum(), std::slice::from_ref(declared))?.contains(&true) {
         return Ok(PartsTicket { upload_id: opened.id, file_id: opened.file_id, parts: None });
     }
     let config = config::current()?;

@@ -4,11 +4,11 @@
 //! them were allowed.
 
 use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
 
 use pg_storage_core::content_type::ContentType;
 use pg_storage_core::digest::Digest;
 use pg_storage_core::error::Token;
-use pg_storage_core::policy::Access;
 use pg_storage_core::presign::{Method, Presign};
 use pg_storage_core::upload::signed_headers;
 use pgrx::datum::TimestampWithTimeZone;
@@ -17,7 +17,7 @@ use pgrx::prelude::*;
 use pgrx::{JsonB, PgTryBuilder};
 use uuid::Uuid;
 
-use super::admission::{Declared, Placed, check_metadata};
+use super::admission::{self, Declared, Placed, check_metadata};
 use super::examine::capabilities;
 use crate::bucket::Bucket;
 use crate::clock::Moment;
@@ -73,15 +73,25 @@ pub(super) struct Named {
     marked: Option<bool>,
 }
 
+/// The bucket that uploads are to go to, found once they count as under way.
+///
+/// # Errors
+/// `READ_ONLY`, and those of finding it.
+pub fn destination(find: impl FnOnce() -> Result<Bucket>) -> Result<Rc<Bucket>> {
+    catalog::require_writable()?;
+    catalog::lock_upload_requests();
+    find().map(Rc::new)
+}
+
 /// Inserts the request as the caller, shares an object the caller can already read, or signs a URL.
-pub fn open(bucket: pgrx::Uuid, wanted: Wanted<'_>) -> Result<Ticket> {
+pub fn open(bucket: &Rc<Bucket>, wanted: Wanted<'_>) -> Result<Ticket> {
     let tickets = open_all(bucket, vec![wanted], |_, failure| failure)?;
     tickets.into_iter().next().ok_or_else(|| Failure::internal("one upload request gave no ticket"))
 }
 
 /// The same for many, all or none, in the order given. `about` says in a failure which of them it is about.
 pub(super) fn open_all(
-    bucket: pgrx::Uuid,
+    bucket: &Rc<Bucket>,
     files: Vec<Wanted<'_>>,
     about: impl Fn(usize, Failure) -> Failure,
 ) -> Result<Vec<Ticket>> {
@@ -97,7 +107,7 @@ pub(super) fn open_all(
         Ok(())
     })?;
     place(&mut opened, bucket, &declared)?;
-    let shared = share(&opened, bucket, &declared)?;
+    let shared = share(&opened, bucket.id_datum(), &declared)?;
     let mut tickets = Vec::with_capacity(opened.len());
     for ((opened, declared), shared) in opened.iter().zip(&declared).zip(shared) {
         let upload = if shared { None } else { Some(sign(opened, declared)?) };
@@ -107,22 +117,22 @@ pub(super) fn open_all(
 }
 
 /// Inserts one request as the caller and gives it a place; it says in its row yet that it is one by PUT.
-pub(super) fn open_placed(bucket: pgrx::Uuid, declared: &Declared<'_>, metadata: &Jsonb) -> Result<Opened> {
+pub(super) fn open_placed(bucket: &Rc<Bucket>, declared: &Declared<'_>, metadata: &Jsonb) -> Result<Opened> {
     let mut opened = insert(bucket, declared, metadata)?;
     place(std::slice::from_mut(&mut opened), bucket, std::slice::from_ref(declared))?;
     Ok(opened)
 }
 
-fn insert(bucket: pgrx::Uuid, declared: &Declared<'_>, metadata: &Jsonb) -> Result<Opened> {
+fn insert(bucket: &Rc<Bucket>, declared: &Declared<'_>, metadata: &Jsonb) -> Result<Opened> {
     check_metadata(metadata)?;
     with_forbidden_named(|| {
-        Operation::Upload.during(|| catalog::write(
+        admission::destined_for(bucket, || {
+            Operation::Upload.during(|| catalog::write(
             "INSERT INTO storage.upload_requests (bucket_id, filename, content_type, size, sha256, path, metadata, expires_in)
              VALUES ($1, $2, $3, $4, $5, $6, $7::pg_catalog.jsonb, $8)
-             RETURNING id, file_id, physical_name, object_key, create_only, created_at, expires_at, final_key,
-                 (SELECT b.access::pg_catalog.text FROM storage.buckets b WHERE b.id OPERATOR(pg_catalog.=) bucket_id)",
+             RETURNING id, file_id, physical_name, object_key, create_only, created_at, expires_at, final_key",
             &[
-                bucket.into(),
+                bucket.id_datum().into(),
                 declared.filename.into(),
                 declared.content_type.into(),
                 declared.size.into(),
@@ -147,31 +157,26 @@ fn insert(bucket: pgrx::Uuid, declared: &Declared<'_>, metadata: &Jsonb) -> Resu
                         }),
                         _ => None,
                     },
-                    cache_control: row
-                        .get::<String>(9)?
-                        .as_deref()
-                        .and_then(Access::parse)
-                        .ok_or_else(missing)?
-                        .cache_control(),
+                    cache_control: bucket.access.cache_control(),
                     created_at: Moment::of(row.get(6)?.ok_or_else(missing)?),
                     expires_at: Moment::of(row.get(7)?.ok_or_else(missing)?),
                 })
             },
         ))
+        })
     })
 }
 
 /// First use: the caller was allowed to insert the requests, so their bucket is made ready now and each gets a place.
-fn place(opened: &mut [Opened], bucket: pgrx::Uuid, declared: &[Declared<'_>]) -> Result<()> {
+fn place(opened: &mut [Opened], bucket: &Bucket, declared: &[Declared<'_>]) -> Result<()> {
     if opened.iter().all(|opened| opened.place.is_some()) {
         return Ok(());
     }
-    let bucket = Bucket::visible(bucket)?;
-    let ready = provision::ensure(&bucket, Ask::Use)?;
+    let ready = provision::ensure(bucket, Ask::Use)?;
     for (opened, declared) in opened.iter_mut().zip(declared).filter(|(opened, _)| opened.place.is_none()) {
         let digest = declared.sha256.map(Digest::parse_hex).transpose()?;
         let id = Uuid::from_bytes(*opened.id.as_bytes());
-        let placed = Placed::new(&bucket, &ready, digest.as_ref(), &id);
+        let placed = Placed::new(bucket, &ready, digest.as_ref(), &id);
         (opened.created_at, opened.expires_at) = record_place(opened.id, &placed)?;
         let Placed { physical_name, object_key, final_key, create_only, .. } = placed;
         let marked = Some(ready.ready.marked);

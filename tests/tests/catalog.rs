@@ -120,7 +120,7 @@ fn labels_say_what_functions_do() {
         ]
     );
     let immutable = "SELECT oid::regproc::text FROM pg_proc WHERE pronamespace IN $schemas AND provolatile = 'i' ORDER BY 1";
-    assert_eq!(listed(immutable), ["storage_private.as_uuid", "storage_private.shares_with"]);
+    assert_eq!(listed(immutable), ["storage_private.shares_with"]);
     // A parallel worker has neither the caller's signer nor its connection to the store.
     let parallel = "SELECT oid::regproc::text FROM pg_proc WHERE pronamespace IN $schemas AND proparallel <> 'u' ORDER BY 1";
     assert_eq!(
@@ -129,7 +129,6 @@ fn labels_say_what_functions_do() {
             "storage.current_tenant_id",
             "storage.current_user_id",
             "storage.operation",
-            "storage_private.as_uuid",
             "storage_private.asked_operation",
             "storage_private.claimed_tenant",
             "storage_private.claimed_user",

@@ -41,19 +41,6 @@ fn a_bucket_that_is_seen_but_not_uploaded_to_is_not_provisioned() {
     assert_untouched(&scene, store);
 }
 
-#[test]
-fn admitting_alone_touches_nothing() {
-    let (scene, store) = Scene::counting();
-    let (mut ada, _bob) = (scene.user("ada"), scene.user("bob"));
-    for owner in ["ada", "bob"] {
-        let public = bucket(&scene, owner, "public");
-        let admit = "SELECT physical_name FROM storage_private.admit($1::text::uuid, 'note.txt', 'text/plain', 1, NULL, NULL, NULL)";
-        let name: Option<String> = ada.query_one(admit, &[&public]).unwrap().get(0);
-        assert_eq!(name, None, "nothing has a place before its first use");
-    }
-    assert_untouched(&scene, store);
-}
-
 /// Without the library's help no URL names it, so there is nothing that it could wait for or leave behind.
 #[test]
 fn a_row_inserted_directly_before_the_first_use_has_no_place_and_ends_like_any_other() {

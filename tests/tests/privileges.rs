@@ -63,7 +63,6 @@ const READER: &str = "
     storage_private.deleted_buckets SELECT
     storage_private.claimed_tenant EXECUTE
     storage_private.claimed_user EXECUTE
-    storage_private.as_uuid EXECUTE
     storage_private.asked_operation EXECUTE
     storage_private.find_bucket EXECUTE
     storage_private.list_page EXECUTE
@@ -109,7 +108,6 @@ const WRITER: &str = "
     storage.upload_requests INSERT (bucket_id content_type expires_in filename metadata path sha256 size)
     storage.upload_requests SELECT
     storage_private.abort EXECUTE
-    storage_private.admit EXECUTE
     storage_private.confirm EXECUTE
     storage_private.confirm_all EXECUTE
     storage_private.open_upload EXECUTE
@@ -188,7 +186,7 @@ fn revoking_takes_every_level_from_that_role_alone() {
         assert_eq!(granted(&database, role), Vec::<String>::new());
         let mut session = database.connect_as(role, &[]);
         assert_eq!(refused(session.query("SELECT FROM storage.files", &[])).sqlstate, "42501");
-        assert_eq!(refused(session.query("SELECT storage_private.as_uuid('x')", &[])).sqlstate, "42501");
+        assert_eq!(refused(session.query("SELECT storage_private.find_bucket('x')", &[])).sqlstate, "42501");
     }
     assert_eq!(granted(&database, &reader), kept);
 }

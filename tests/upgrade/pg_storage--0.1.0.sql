@@ -72,7 +72,7 @@ COMMENT ON TYPE storage.upload_ticket IS
 COMMENT ON COLUMN storage.upload_ticket.upload_id IS 'What to confirm or abort.';
 COMMENT ON COLUMN storage.upload_ticket.file_id IS 'The id the file has once the upload is confirmed; has at once when deduplicated.';
 COMMENT ON COLUMN storage.upload_ticket.deduplicated IS 'True: the bytes were there already, the file exists, nothing is to be sent.';
-COMMENT ON COLUMN storage.upload_ticket.method IS 'HTTP method to send the body with; NULL when deduplicated.';
+COMMENT ON COLUMN storage.upload_ticket.method IS 'HTTP method to send the body with.';
 COMMENT ON COLUMN storage.upload_ticket.url IS 'Where to send it; whoever holds it may upload. NULL when deduplicated.';
 COMMENT ON COLUMN storage.upload_ticket.headers IS 'The headers to send, exactly these; name to value. NULL when deduplicated.';
 COMMENT ON COLUMN storage.upload_ticket.expires_at IS 'When the URL ends. NULL when deduplicated.';
@@ -246,31 +246,23 @@ AS 'MODULE_PATHNAME', 'hold_lock_wrapper';
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- src/api.rs:156
--- pg_storage::api::storage_private::admit
-CREATE  FUNCTION storage_private."admit"(
-	"bucket_id" uuid, /* Option < Uuid > */
-	"filename" TEXT, /* Option < & str > */
-	"content_type" TEXT, /* Option < & str > */
-	"size" bigint, /* Option < i64 > */
-	"sha256" TEXT, /* Option < & str > */
-	"path" TEXT, /* Option < & str > */
-	"expires_in" interval /* Option < Interval > */
-) RETURNS TABLE (
-	"id" uuid,  /* Uuid */
-	"file_id" uuid,  /* Uuid */
-	"tenant_id" TEXT,  /* String */
-	"physical_name" TEXT,  /* Option < String > */
-	"object_key" TEXT,  /* Option < String > */
-	"final_key" TEXT,  /* Option < String > */
-	"direct" bool,  /* bool */
-	"create_only" bool,  /* bool */
-	"created_at" timestamp with time zone,  /* TimestampWithTimeZone */
-	"expires_at" timestamp with time zone  /* TimestampWithTimeZone */
-)
-VOLATILE
+-- src/api/uploads.rs:47
+-- pg_storage::api::uploads::storage_private::admit_upload
+CREATE FUNCTION storage_private."admit_upload"()
+	RETURNS TRIGGER
+	LANGUAGE c
+	AS 'MODULE_PATHNAME', 'admit_upload_wrapper';
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- src/api/buckets.rs:20
+-- pg_storage::api::buckets::storage_private::find_bucket
+CREATE  FUNCTION storage_private."find_bucket"(
+	"bucket" TEXT /* Option < & str > */
+) RETURNS uuid /* Uuid */
+STABLE
 LANGUAGE c /* Rust */
-AS 'MODULE_PATHNAME', 'admit_wrapper';
+AS 'MODULE_PATHNAME', 'find_bucket_wrapper';
 /* </end connected objects> */
 
 /* <begin connected objects> */
@@ -405,26 +397,19 @@ AS 'MODULE_PATHNAME', 'event_retention_wrapper';
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- src/api.rs:209
--- pg_storage::api::storage_private::open_upload
+-- src/api/uploads.rs:56
+-- pg_storage::api::uploads::storage_private::open_upload
 CREATE  FUNCTION storage_private."open_upload"(
-	"bucket_id" uuid, /* Uuid */
+	"bucket" TEXT, /* Option < & str > */
 	"filename" TEXT, /* Option < & str > */
 	"content_type" TEXT, /* Option < & str > */
 	"size" bigint, /* Option < i64 > */
 	"sha256" TEXT, /* Option < & str > */
 	"path" TEXT, /* Option < & str > */
-	"metadata" jsonb, /* JsonB */
+	"metadata" jsonb, /* Option < Jsonb > */
 	"expires_in" interval /* Option < Interval > */
-) RETURNS TABLE (
-	"upload_id" uuid,  /* Uuid */
-	"file_id" uuid,  /* Uuid */
-	"deduplicated" bool,  /* bool */
-	"method" TEXT,  /* String */
-	"url" TEXT,  /* Option < String > */
-	"headers" jsonb,  /* Option < JsonB > */
-	"expires_at" timestamp with time zone  /* Option < TimestampWithTimeZone > */
-)
+) RETURNS storage.upload_ticket /* :: pgrx :: heap_tuple :: PgHeapTuple < '_, :: pgrx :: pgbox :: AllocatedByRust
+> */
 VOLATILE
 LANGUAGE c /* Rust */
 AS 'MODULE_PATHNAME', 'open_upload_wrapper';
@@ -2076,32 +2061,6 @@ EXECUTE FUNCTION storage_private.bring_origins();
 -- The trusted columns of an upload request are never taken from the caller. A row that brings its end
 -- comes from somebody who may write that column: the owner restoring a dump. Policies are checked after
 -- this, so nothing here makes a bucket ready: before its first use a row has no place, see place_upload().
-CREATE FUNCTION storage_private.admit_upload() RETURNS trigger
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    a storage_private.admission;
-BEGIN
-    SELECT * INTO a FROM storage_private.admit(NEW.bucket_id, NEW.filename, NEW.content_type, NEW.size, NEW.sha256, NEW.path, NEW.expires_in);
-    NEW.id := a.id;
-    NEW.file_id := a.file_id;
-    NEW.tenant_id := a.tenant_id;
-    NEW.owner_id := storage.current_user_id();
-    NEW.physical_name := a.physical_name;
-    NEW.object_key := a.object_key;
-    NEW.final_key := a.final_key;
-    NEW.direct := a.direct;
-    NEW.create_only := a.create_only;
-    NEW.method := 'PUT';
-    NEW.status := 'requested';
-    NEW.reason := NULL;
-    NEW.created_at := a.created_at;
-    NEW.expires_at := a.expires_at;
-    NEW.finished_at := NULL;
-    RETURN NEW;
-END $$;
-COMMENT ON FUNCTION storage_private.admit_upload() IS 'Trigger: validates an upload request and fills what only the server may choose.';
-
 CREATE TRIGGER admit_upload BEFORE INSERT ON storage.upload_requests
 FOR EACH ROW WHEN (NEW.expires_at IS NULL) EXECUTE FUNCTION storage_private.admit_upload();
 
@@ -2333,41 +2292,6 @@ COMMENT ON FUNCTION storage.enable_default_policies(boolean) IS
 -- API: the public face. Every function here runs with the caller's rights and under the caller's
 -- policies; what needs more is asked of storage_private, which looks at the row as the caller first.
 
-CREATE FUNCTION storage_private.find_bucket(bucket text) RETURNS uuid
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    found uuid[];
-BEGIN
-    IF bucket IS NULL THEN
-        SELECT array_agg(b.id) INTO found FROM storage.buckets b
-        WHERE b.tenant_id = storage.current_tenant_id() AND b.owner_id = storage.current_user_id() AND b.is_default
-          AND b.deleted_at IS NULL;
-        IF found IS NULL THEN
-            PERFORM storage_private.refuse('DEFAULT_BUCKET_MISSING', 'you have no default bucket',
-                format('User %L of tenant %L.', storage.current_user_id(), storage.current_tenant_id()),
-                'Name a bucket, or create one with is_default => true; storage.create_user_buckets() makes the usual three.');
-        ELSIF cardinality(found) > 1 THEN
-            PERFORM storage_private.refuse('DEFAULT_BUCKET_AMBIGUOUS', 'you have several default buckets',
-                format('Candidates: %s.', array_to_string(found, ', ')), 'Name a bucket, or keep is_default on one only.');
-        END IF;
-    ELSIF storage_private.as_uuid(bucket) IS NOT NULL THEN
-        SELECT array_agg(b.id) INTO found FROM storage.buckets b
-        WHERE b.id = storage_private.as_uuid(bucket) AND b.deleted_at IS NULL;
-    ELSE
-        SELECT array_agg(b.id ORDER BY b.owner_id NULLS LAST) INTO found FROM storage.buckets b
-        WHERE b.tenant_id = storage.current_tenant_id() AND b.key = bucket
-          AND (b.owner_id = storage.current_user_id() OR b.owner_id IS NULL) AND b.deleted_at IS NULL;
-    END IF;
-    IF found IS NULL THEN
-        PERFORM storage_private.refuse('BUCKET_NOT_FOUND', 'no such bucket', format('Asked for %L.', bucket),
-            'A bucket is named by its key or its id; storage.buckets lists those you can see.');
-    END IF;
-    RETURN found[1];
-END $$;
-COMMENT ON FUNCTION storage_private.find_bucket(text) IS
-'The bucket meant by a key or id among those the caller can see: its own first, then the tenant''s; NULL means the one default.';
-
 CREATE FUNCTION storage.create_bucket(
     key                text,
     access             storage.bucket_access DEFAULT 'private',
@@ -2527,17 +2451,8 @@ CREATE FUNCTION storage.request_upload_url(
     metadata     jsonb DEFAULT '{}',
     expires_in   interval DEFAULT NULL
 ) RETURNS storage.upload_ticket
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    ticket storage.upload_ticket;
-BEGIN
-    PERFORM storage_private.require_writable();
-    SELECT o.* INTO ticket
-    FROM storage_private.open_upload(storage_private.find_bucket(bucket), filename, content_type, size, sha256, path,
-                                     coalesce(metadata, '{}'), expires_in) o;
-    RETURN ticket;
-END $$;
+LANGUAGE sql VOLATILE
+RETURN storage_private.open_upload(bucket, filename, content_type, size, sha256, path, metadata, expires_in);
 COMMENT ON FUNCTION storage.request_upload_url(text, text, text, bigint, text, text, jsonb, interval) IS
 'A ticket to upload one file. bucket: key or id, NULL for your default. size: bytes, exact. sha256: 64 lower-case hex; with it the store refuses other bytes, and bytes you can already read are not sent again. path: unique within the bucket; a new upload to a taken path becomes its next version. expires_in: up to 7 days; NULL: the bucket''s or the server''s. Errors: BUCKET_NOT_FOUND, DEFAULT_BUCKET_MISSING, DEFAULT_BUCKET_AMBIGUOUS, INVALID_FILENAME, INVALID_CONTENT_TYPE, INVALID_FILE_SIZE, INVALID_CONTENT_HASH, INVALID_PATH, INVALID_EXPIRY, CONTENT_TYPE_NOT_ALLOWED, UPLOAD_TYPE_MISMATCH, FILE_TOO_LARGE, PATH_TAKEN, RBAC_FORBIDDEN, TENANT_REQUIRED, READ_ONLY, NOT_CONFIGURED and, on first use of a bucket, those of provision_bucket().';
 
@@ -3336,17 +3251,6 @@ AS 'MODULE_PATHNAME', 'require_writable_wrapper';
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- src/api.rs:60
--- pg_storage::api::storage_private::as_uuid
-CREATE  FUNCTION storage_private."as_uuid"(
-	"text" TEXT /* & str */
-) RETURNS uuid /* Option < Uuid > */
-IMMUTABLE STRICT PARALLEL SAFE
-LANGUAGE c /* Rust */
-AS 'MODULE_PATHNAME', 'as_uuid_wrapper';
-/* </end connected objects> */
-
-/* <begin connected objects> */
 -- src/api.rs:264
 -- pg_storage::api::storage_private::sign_downloads
 CREATE  FUNCTION storage_private."sign_downloads"(
@@ -3611,7 +3515,6 @@ COMMENT ON FUNCTION storage_private.claimed_user() IS 'The caller''s user id as 
 COMMENT ON FUNCTION storage_private.claimed_tenant() IS 'The caller''s tenant as the claims say it, else the default. Errors: TENANT_REQUIRED, also for claims that cannot be read.';
 COMMENT ON FUNCTION storage_private.refuse(text, text, text, text) IS
 'Ends the statement with an error in the house style: the token''s SQLSTATE, message, DETAIL and HINT.';
-COMMENT ON FUNCTION storage_private.as_uuid(text) IS 'The UUID that a text spells in any way; NULL when it is none. A bucket''s key never is one.';
 COMMENT ON FUNCTION storage_private.require_writable() IS 'Refuses to go on where nothing can be written. Errors: READ_ONLY.';
 COMMENT ON FUNCTION storage_private.deletion_delay() IS 'How long an object outlives its last file.';
 COMMENT ON FUNCTION storage_private.event_retention() IS 'How long events are kept; nothing: they are not recorded.';
@@ -3626,11 +3529,13 @@ COMMENT ON FUNCTION storage_private.is_locked(text, text) IS
 'Whether another session has a lock of hold_lock().';
 COMMENT ON FUNCTION storage_private.validate_file(text, text) IS
 'Refuses a file name or path that breaks the rules. Errors: INVALID_FILENAME, INVALID_PATH.';
-COMMENT ON FUNCTION storage_private.admit(uuid, text, text, bigint, text, text, interval) IS
-'Validates what is declared of a file to come, in a bucket that the caller can see, and chooses the trusted columns of its upload request. Asks no store and makes nothing ready: without a place before the first use.';
+COMMENT ON FUNCTION storage_private.find_bucket(text) IS
+'The bucket meant by a key or id among those the caller can see: its own first, then the tenant''s; NULL means the one default. Errors: BUCKET_NOT_FOUND, DEFAULT_BUCKET_MISSING, DEFAULT_BUCKET_AMBIGUOUS, TENANT_REQUIRED.';
+COMMENT ON FUNCTION storage_private.admit_upload() IS
+'Trigger: validates an upload request, in a bucket that the caller can see, and fills what only the server may choose. Asks no store and makes nothing ready: without a place before the first use. Errors: those of storage.request_upload_url() that need no store.';
 COMMENT ON FUNCTION storage_private.limit_upload() IS
 'Trigger: refuses an upload request that was admitted in this transaction and goes beyond a limit, else reserves its room and spends its turn. Errors: PATH_TAKEN, TOO_MANY_PENDING_UPLOADS, QUOTA_EXCEEDED, RATE_LIMIT.';
-COMMENT ON FUNCTION storage_private.open_upload(uuid, text, text, bigint, text, text, jsonb, interval) IS
+COMMENT ON FUNCTION storage_private.open_upload(text, text, text, bigint, text, text, jsonb, interval) IS
 'Inserts an upload request as the caller and gives the ticket for it.';
 COMMENT ON FUNCTION storage_private.confirm(uuid) IS
 'Asks the store what arrived and settles an upload that the caller can see. Errors: UPLOAD_NOT_FOUND.';
@@ -3701,7 +3606,7 @@ BEGIN
          ' storage.download_url(uuid, interval, boolean, text), storage.download_urls(uuid[], interval, boolean),'
          ' storage.files_download_url(storage.files), storage.public_url(uuid)'),
         ('EXECUTE ON FUNCTION storage_private.claimed_user(), storage_private.claimed_tenant(), storage_private.is_manager(),'
-         ' storage_private.refuse(text, text, text, text), storage_private.as_uuid(text),'
+         ' storage_private.refuse(text, text, text, text),'
          ' storage_private.sign_downloads(uuid[], interval, boolean, text), storage_private.unsigned_url(uuid)');
     IF level IN ('writer', 'manager') THEN
         RETURN QUERY VALUES
@@ -3713,8 +3618,7 @@ BEGIN
              ' storage.request_upload_url(text, text, text, bigint, text, text, jsonb, interval),'
              ' storage.confirm_upload(uuid), storage.abort_upload(uuid), storage.delete_file(uuid)'),
             ('EXECUTE ON FUNCTION storage_private.require_writable(), storage_private.find_bucket(text),'
-             ' storage_private.open_upload(uuid, text, text, bigint, text, text, jsonb, interval),'
-             ' storage_private.admit(uuid, text, text, bigint, text, text, interval),'
+             ' storage_private.open_upload(text, text, text, bigint, text, text, jsonb, interval),'
              ' storage_private.shareable_objects(uuid, text, bigint), storage_private.shares_with(storage.buckets, storage.buckets),'
              ' storage_private.confirm(uuid), storage_private.abort(uuid)');
     END IF;
