@@ -193,8 +193,8 @@ thread_local! {
     static IN_PARTS: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Inserts a request whose bytes come in parts, so that the limit of one PUT is not theirs. The row itself says so only
-/// once the store has begun the upload.
+/// Inserts a request whose bytes come in parts, or are copied so where they are many, so that the limit of one PUT is not
+/// theirs. The row itself says so only once the store has begun the upload.
 pub(super) fn in_parts<T>(insert: impl FnOnce() -> T) -> T {
     struct Back;
     impl Drop for Back {

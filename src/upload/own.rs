@@ -11,7 +11,7 @@ use pg_storage_core::digest::Digest;
 use pg_storage_core::error::Token;
 use pg_storage_store::{Bring, Brought, HEAD_BYTES, Source};
 
-use super::admission::Placed;
+use super::admission::{Placed, in_parts};
 use super::confirm::{Verified, accept};
 use super::examine::check_keeper;
 use super::pending::{Pending, lock_one};
@@ -40,7 +40,7 @@ pub fn open_own(bucket: pgrx::Uuid, wanted: Wanted<'_>) -> Result<Own> {
         .map(Digest::parse_hex)
         .transpose()?
         .ok_or_else(|| Failure::internal("bytes of the server's own have no digest"))?;
-    let opened = open_placed(&bucket, &wanted.declared, &wanted.metadata)?;
+    let opened = in_parts(|| open_placed(&bucket, &wanted.declared, &wanted.metadata))?;
     let (upload, file) = (opened.id, opened.file_id);
     catalog::run_as_owner("SELECT storage_private.require_ownership()", &[])?;
     let mut pending = lock_one(upload)?;

@@ -352,6 +352,34 @@ fn a_move_within_a_bucket_changes_the_path_alone() {
 }
 
 #[test]
+fn a_file_that_came_in_parts_is_copied_and_moved_whatever_its_size() {
+    let scene = Scene::local();
+    scene.set("pg_storage.max_file_size", "10GB");
+    let mut ada = scene.user("ada");
+    scene.manager("ada").batch_execute("SELECT storage.create_bucket('second')").unwrap();
+    let file = put(&mut ada, "private", b"6 GiB, as far as rows say", Some("film"));
+    scene
+        .superuser()
+        .batch_execute(&format!(
+            "UPDATE storage.objects SET size = 6::bigint << 30 WHERE id = '{}';
+             UPDATE storage.files SET size = 6::bigint << 30 WHERE id = '{file}'",
+            object(&scene, &file)
+        ))
+        .unwrap();
+    let copy = made(&mut ada, &format!("copy_file('{file}', path => 'film')"));
+    assert_eq!(object(&scene, &copy), object(&scene, &file));
+    let restored = made(&mut ada, &format!("restore_version('{file}')"));
+    assert_eq!(object(&scene, &restored), object(&scene, &file));
+    made(&mut ada, &format!("move_file('{copy}', 'second', 'film')"));
+    // The server's own limit counts all the same.
+    scene.set("pg_storage.max_file_size", "5GB");
+    assert_eq!(
+        refuse(&mut scene.user("ada"), &format!("copy_file('{file}')")).code(),
+        ("22023", "INVALID_FILE_SIZE")
+    );
+}
+
+#[test]
 fn a_file_that_moves_to_another_bucket_is_the_same_file() {
     each_store(|scene| {
         scene.set("pg_storage.deletion_delay", "0");
