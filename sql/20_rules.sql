@@ -143,20 +143,40 @@ FOR EACH ROW EXECUTE FUNCTION storage_private.limit_upload();
 CREATE FUNCTION storage_private.check_file() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+    latest storage.files;
 BEGIN
     PERFORM storage_private.validate_file(NEW.filename, NEW.path);
-    IF NEW.is_current AND NEW.path IS DISTINCT FROM OLD.path THEN
-        -- The lock of an upload to this path, see finish_upload().
-        PERFORM storage_private.hold_lock('path', NEW.bucket_id || '/' || NEW.path);
-        IF EXISTS (SELECT FROM storage.files f WHERE f.bucket_id = NEW.bucket_id AND f.path = NEW.path AND f.is_current) THEN
-            PERFORM storage_private.refuse('PATH_TAKEN', 'another file has this path',
-                format('Path %s in bucket %s.', NEW.path, NEW.bucket_id),
-                'Choose another path, or delete the file that has it.');
+    IF NEW.path IS NOT DISTINCT FROM OLD.path THEN
+        RETURN NEW;
+    ELSIF NEW.path IS NULL THEN
+        -- A version of no path would be neither listed nor expired.
+        NEW.is_current := true;
+        NEW.previous_version_id := NULL;
+        RETURN NEW;
+    END IF;
+    -- The lock of an upload to this path, see finish_upload().
+    PERFORM storage_private.hold_lock('path', NEW.bucket_id || '/' || NEW.path);
+    IF EXISTS (SELECT FROM storage.files f
+               WHERE f.bucket_id = NEW.bucket_id AND f.path = NEW.path
+                 AND CASE WHEN NEW.is_current THEN f.is_current ELSE f.version = NEW.version OR f.owner_id <> NEW.owner_id END) THEN
+        PERFORM storage_private.refuse('PATH_TAKEN', 'another file has this path',
+            format('Path %s in bucket %s.', NEW.path, NEW.bucket_id),
+            'Choose another path, or delete the file that has it.');
+    END IF;
+    IF NEW.is_current THEN
+        -- What was there before, it comes after: as an upload would.
+        SELECT * INTO latest FROM storage.files f
+        WHERE f.bucket_id = NEW.bucket_id AND f.path = NEW.path ORDER BY f.version DESC LIMIT 1;
+        IF FOUND THEN
+            NEW.version := greatest(NEW.version, latest.version + 1);
+            NEW.previous_version_id := CASE WHEN latest.owner_id = NEW.owner_id THEN latest.id END;
         END IF;
     END IF;
     RETURN NEW;
 END $$;
-COMMENT ON FUNCTION storage_private.check_file() IS 'Trigger: refuses a file name or path that breaks the rules, and a path that is taken.';
+COMMENT ON FUNCTION storage_private.check_file() IS
+'Trigger: refuses a file name or path that breaks the rules, and a path that is taken; what comes to a path that has versions is the latest of them.';
 
 CREATE TRIGGER check_file BEFORE UPDATE OF filename, path ON storage.files
 FOR EACH ROW EXECUTE FUNCTION storage_private.check_file();

@@ -221,6 +221,67 @@ fn an_earlier_version_that_is_moved_is_a_file_of_its_own() {
 }
 
 #[test]
+fn a_file_that_is_renamed_to_a_path_is_the_latest_version_there() {
+    let scene = Scene::local();
+    let mut ada = scene.user("ada");
+    let first = put(&mut ada, b"first", "a");
+    let second = put(&mut ada, b"second", "a");
+    let third = put(&mut ada, b"third", "a");
+    ada.execute("SELECT storage.delete_file($1::text::uuid)", &[&third]).unwrap();
+    let other = put(&mut ada, b"other", "b");
+    ada.execute("UPDATE storage.files SET path = 'a' WHERE id = $1::text::uuid", &[&other]).unwrap();
+    let next = put(&mut ada, b"next", "a");
+    assert_eq!(versions(&scene, "a"), "1 2 3 4*");
+    let previous = |file: &str| -> Option<String> {
+        scene.value(&format!("SELECT previous_version_id::text FROM storage.files WHERE id = '{file}'"))
+    };
+    assert_eq!((previous(&next), previous(&other)), (Some(other.clone()), Some(second)));
+    // The latest of the earlier ones is what was there last.
+    assert_eq!(expire(&mut ada, "path => 'a', keep => 1"), 2);
+    assert_downloads(&mut ada, &other, b"other");
+    assert!(
+        refused(ada.query("SELECT storage.get_file($1::text::uuid)", &[&first]))
+            .message
+            .contains("FILE_NOT_FOUND")
+    );
+    // All that a path has been can be renamed as well, and stays in its order.
+    ada.batch_execute("UPDATE storage.files SET path = 'c' WHERE path = 'a'").unwrap();
+    assert_eq!((versions(&scene, "a"), versions(&scene, "c")), (String::new(), "3 4*".into()));
+}
+
+#[test]
+fn an_earlier_version_is_renamed_to_nowhere_where_it_was_not() {
+    let scene = Scene::local();
+    scene.shared_bucket();
+    let (mut ada, mut bob) = (scene.user("ada"), scene.user("bob"));
+    let put = |session: &mut Client, path: &str| -> String {
+        let put = "SELECT (storage.put_file('shared', 'a.txt', 'shared', 'text/plain', $1)).id::text";
+        session.query_one(put, &[&path]).unwrap().get(0)
+    };
+    let (first, _second) = (put(&mut ada, "adas"), put(&mut ada, "adas"));
+    put(&mut ada, "other");
+    put(&mut bob, "bobs");
+    let rename = "UPDATE storage.files SET path = $2 WHERE id = $1::text::uuid";
+    // Another's, and a number that is another's already.
+    for path in ["bobs", "other"] {
+        let refusal = refused(ada.query(rename, &[&first, &path]));
+        assert_eq!(refusal.code(), ("42710", "PATH_TAKEN"), "{path}");
+        assert!(refusal.detail.is_some() && refusal.hint.is_some());
+    }
+    // Without a path it is no version of anything, and a file like any other.
+    ada.execute(rename, &[&first, &None::<String>]).unwrap();
+    let listed: i64 = ada
+        .query_one(
+            "SELECT count(*) FROM storage.list_files('shared') WHERE file_id = $1::text::uuid",
+            &[&first],
+        )
+        .unwrap()
+        .get(0);
+    assert_eq!(listed, 1);
+    assert_eq!(versions(&scene, "adas"), "2*");
+}
+
+#[test]
 fn an_upload_by_url_is_a_version_as_well() {
     let scene = Scene::local();
     let mut ada = scene.user("ada");
