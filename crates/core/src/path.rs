@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use unicode_normalization::is_nfc;
+
 use crate::error::{Invalid, Token, shown};
 
 /// A relative path: 1 to 1024 bytes of non-empty segments separated by single slashes.
@@ -9,8 +11,8 @@ use crate::error::{Invalid, Token, shown};
 /// Allowed are letters and digits of any script and ``_ - . ( ) + = @ , ~ ! $ & ' [ ]``. A path appears in URLs, shells
 /// and listings, so what any of those treats as syntax is refused: spaces, control characters, `: ? # \ * " < > |`,
 /// emoji, a leading or trailing slash, `..` anywhere, a segment that begins with `-` (an option) or with `.` (reserved).
-/// Combining marks that belong to no letter of their own are refused as well, which leaves one spelling of accented
-/// letters (NFC) where a path must be unique.
+/// What Unicode spells in several ways has one spelling here, the composed one (NFC), and no letter is invisible: paths
+/// that look alike must not be two files.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FilePath(String);
 
@@ -52,6 +54,9 @@ fn fault(text: &str) -> Option<&'static str> {
     if text.starts_with('/') || text.ends_with('/') {
         return Some("a path is relative and names a file: no '/' at either end");
     }
+    if !is_nfc(text) {
+        return Some("a path is spelled with composed letters (NFC)");
+    }
     text.split('/').find_map(|segment| {
         if segment.is_empty() {
             Some("a path has no empty segments")
@@ -76,6 +81,8 @@ fn is_allowed(character: char) -> bool {
         }
         // Unicode counts these as alphabetic or numeric, fonts show them as emoji.
         '\u{2139}' | '\u{24c2}' | '\u{3297}' | '\u{3299}' | '\u{1f100}'..='\u{1f1ff}' => false,
+        // And these, which fill the place of a letter with nothing.
+        '\u{115f}' | '\u{1160}' | '\u{3164}' | '\u{ffa0}' => false,
         _ => character.is_alphanumeric(),
     }
 }
@@ -98,6 +105,7 @@ mod tests {
             "a",
             "a/b/c",
             "Größe/图片/фото.png",
+            "\u{c5}/\u{ac00}/\u{9cb}/\u{1fb3}",
             "हिन्दी".get(..3).unwrap(),
             "(1)+[2]=3@x,~!$&'.txt",
             "a.",
@@ -160,6 +168,11 @@ mod tests {
             "ℹ",
             "a\u{200d}b",
             "e\u{301}",
+            "\u{212b}",
+            "\u{1100}\u{1161}",
+            "\u{9c7}\u{9be}",
+            "\u{3b1}\u{345}",
+            "a\u{3164}",
             "a\u{fe0f}",
             too_long.as_str(),
         ] {
