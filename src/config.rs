@@ -61,6 +61,19 @@ pub struct Stamp {
     local_port: u16,
 }
 
+impl Config {
+    /// Refuses to ask a store that knows nothing of what is in a bucket, and would say that nothing is there.
+    ///
+    /// # Errors
+    /// `NOT_CONFIGURED` where the bucket is on record and another store keeps it.
+    pub fn check_keeper(&self, physical: &str, kept_by: Option<&str>) -> Result<()> {
+        let Some(kept_by) = kept_by.filter(|kept_by| *kept_by != self.endpoint) else { return Ok(()) };
+        Err(Failure::new(Token::NotConfigured, "another store has the bucket")
+            .detail(format!("{physical} is kept by {kept_by}; pg_storage.endpoint is {}.", self.endpoint))
+            .hint("Set pg_storage.endpoint back; or, where the store has moved with its objects, storage.provision_bucket() records that."))
+    }
+}
+
 /// The stamp of now.
 pub fn stamp() -> Stamp {
     Stamp { epoch: guc::epoch(), reloaded_at: guc::reloaded_at(), local_port: local_store::port() }

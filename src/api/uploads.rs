@@ -232,7 +232,7 @@ mod storage_private {
         ),
     > {
         let numbers = part_numbers.unwrap_or_default();
-        let signed = upload::sign_parts(upload_id, &numbers, sha256s).or_raise();
+        let signed = upload::sign_parts(or_nil(upload_id), &numbers, sha256s).or_raise();
         TableIterator::new(signed.into_iter().map(|part| {
             let method = "PUT".to_owned();
             (part.number, part.first_byte, part.size, method, part.url, part.headers, part.expires_at)
@@ -255,7 +255,7 @@ mod storage_private {
             name!(sha256, Option<String>),
         ),
     > {
-        let parts = upload::arrived_parts(upload_id).or_raise();
+        let parts = upload::arrived_parts(or_nil(upload_id)).or_raise();
         TableIterator::new(
             parts
                 .into_iter()

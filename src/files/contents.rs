@@ -65,7 +65,7 @@ pub fn get(file: pgrx::Uuid) -> Result<Vec<u8>> {
     check_size(readable.size, "storage.download_url() gives a URL for files of any size.")?;
     let kept = kept(file)?;
     let config = config::current()?;
-    kept.check_keeper(&config)?;
+    config.check_keeper(&kept.physical_name, kept.kept_by.as_deref())?;
     let size = readable.size.unsigned_abs();
     let bytes = session::call(&config, |store| async move {
         store.get_range(&kept.physical_name, &kept.key, 0, size).await.map_err(|mut error| {

@@ -1,14 +1,13 @@
 //! Files copied and moved. Both are uploads to where the file goes, as far as policies and limits are concerned; the bytes
 //! stay where they are as long as they may.
 
-use pg_storage_core::error::Token;
 use pg_storage_store::Source;
 
 use super::contents::own_time;
 use super::{Kept, Readable, held, not_found, readable};
 use crate::catalog;
-use crate::config::{self, Config};
-use crate::error::{Failure, Result};
+use crate::config;
+use crate::error::Result;
 use crate::json::Jsonb;
 use crate::upload::{self, Declared, Own, Verified, Wanted};
 
@@ -102,19 +101,7 @@ impl Kept {
     }
 
     fn copied_for(&self, own: &Own) -> Result<Verified> {
-        self.check_keeper(&*config::current()?)?;
+        config::current()?.check_keeper(&self.physical_name, self.kept_by.as_deref())?;
         own.bring(Source::Object { bucket: self.physical_name.clone(), key: self.key.clone() })
-    }
-
-    /// Refuses to ask a store that knows nothing of the key.
-    pub(super) fn check_keeper(&self, config: &Config) -> Result<()> {
-        match &self.kept_by {
-            Some(kept_by) if *kept_by != config.endpoint => {
-                Err(Failure::new(Token::NotConfigured, "another store has the bucket")
-                    .detail(format!("{} is kept by {kept_by}; pg_storage.endpoint is {}.", self.physical_name, config.endpoint))
-                    .hint("Set pg_storage.endpoint back; or, where the store has moved with its objects, storage.provision_bucket() records that."))
-            }
-            _ => Ok(()),
-        }
     }
 }

@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 
 use pg_storage_core::content_type::ContentType;
 use pg_storage_core::digest::Digest;
-use pg_storage_core::error::Token;
 use pg_storage_core::key::attempt_key;
 use pg_storage_core::parts::Parts;
 use pg_storage_store::assemble::assemble;
@@ -14,7 +13,6 @@ use pg_storage_store::verify::{self, Expected, Finding};
 use pg_storage_store::{ErrorKind, S3Store, StoreError, Unfinished, each};
 use pgrx::JsonB;
 
-use super::admission::Placed;
 use super::pending::Pending;
 use crate::config::{self, Config};
 use crate::error::{Failure, Result};
@@ -110,7 +108,7 @@ pub fn examine(uploads: &[Pending], recorded: Option<Capabilities>) -> Result<Ve
     let config = config::current()?;
     for pending in uploads {
         if let Some(place) = &pending.place {
-            check_keeper(place, pending.kept_by.as_deref(), &config)?;
+            config.check_keeper(&place.physical_name, pending.kept_by.as_deref())?;
         }
     }
     let placed = uploads.iter().find_map(|pending| pending.place.as_ref());
@@ -160,14 +158,6 @@ pub fn examine(uploads: &[Pending], recorded: Option<Capabilities>) -> Result<Ve
         }
     }
     Ok(examined)
-}
-
-/// Refuses to ask a store that knows nothing of the upload's key, and would say that nothing arrived.
-pub(super) fn check_keeper(place: &Placed, kept_by: Option<&str>, config: &Config) -> Result<()> {
-    let Some(kept_by) = kept_by.filter(|kept_by| *kept_by != config.endpoint) else { return Ok(()) };
-    Err(Failure::new(Token::NotConfigured, "another store has the bucket")
-        .detail(format!("{} is kept by {kept_by}; pg_storage.endpoint is {}.", place.physical_name, config.endpoint))
-        .hint("Set pg_storage.endpoint back; or, where the store has moved with its objects, storage.provision_bucket() records that."))
 }
 
 /// Records which physical buckets were seen to be gone, in the order of their names.

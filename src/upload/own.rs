@@ -13,7 +13,6 @@ use pg_storage_store::{Bring, Brought, HEAD_BYTES, Source};
 
 use super::admission::{Placed, in_parts};
 use super::confirm::{Verified, accept};
-use super::examine::check_keeper;
 use super::pending::{Pending, lock_one};
 use super::request::{Wanted, candidates, destination, open_placed, record_place, share_one};
 use crate::bucket::Bucket;
@@ -84,7 +83,7 @@ impl Own {
             agree(&content_type, bytes.get(..HEAD_BYTES).unwrap_or(bytes), check_bytes)?;
         }
         let config = config::current()?;
-        check_keeper(&self.place, self.pending.kept_by.as_deref(), &config)?;
+        config.check_keeper(&self.place.physical_name, self.pending.kept_by.as_deref())?;
         let bring = Bring {
             source,
             bucket: self.place.physical_name.clone(),

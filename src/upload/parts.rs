@@ -108,8 +108,7 @@ struct Own {
 }
 
 /// An upload in parts that the caller may end: whoever may only see those of others sends no bytes to them.
-fn own(upload: Option<pgrx::Uuid>) -> Result<Own> {
-    let upload = upload.unwrap_or_else(|| pgrx::Uuid::from_bytes([0; 16]));
+fn own(upload: pgrx::Uuid) -> Result<Own> {
     let not_pending = |what: &str| {
         Failure::new(Token::UploadNotPending, "the upload takes no parts")
             .detail(format!("Upload {upload} {what}."))
@@ -178,7 +177,7 @@ pub struct SignedPart {
 /// # Errors
 /// `UPLOAD_NOT_FOUND`, `UPLOAD_NOT_PENDING`, `INVALID_PART`, `INVALID_CONTENT_HASH`.
 pub fn sign_parts(
-    upload: Option<pgrx::Uuid>,
+    upload: pgrx::Uuid,
     numbers: &[Option<i32>],
     sums: Option<Vec<Option<String>>>,
 ) -> Result<Vec<SignedPart>> {
@@ -283,7 +282,7 @@ pub struct ArrivedPart {
 ///
 /// # Errors
 /// `UPLOAD_NOT_FOUND`, `UPLOAD_NOT_PENDING`, and those of the store.
-pub fn arrived_parts(upload: Option<pgrx::Uuid>) -> Result<Vec<ArrivedPart>> {
+pub fn arrived_parts(upload: pgrx::Uuid) -> Result<Vec<ArrivedPart>> {
     let own = own(upload)?;
     let config = config::current()?;
     let (bucket, key, upload_id) = (own.physical, own.key, own.multipart_id);
