@@ -267,7 +267,7 @@ fn naming(config: &Config) -> Finding {
         (Layout::Minted(layout), Some(prefix)) => finding(
             "layout",
             Level::Ok,
-            format!("Bucket names begin with '{}'; layout {layout:?}.", prefix.as_str()),
+            format!("Bucket names begin with '{}'; layout '{}'.", prefix.as_str(), layout.name()),
             None,
         ),
         (Layout::Minted(_), None) => failed("layout", &Failure::setting("bucket_prefix", "is not set")),

@@ -38,6 +38,17 @@ pub enum BucketLayout {
     Access,
 }
 
+impl BucketLayout {
+    /// As the setting spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tenant => "tenant",
+            Self::Bucket => "bucket",
+            Self::Access => "access",
+        }
+    }
+}
+
 /// What becomes of uploads whose time is over and that nobody confirmed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PostgresGucEnum)]
 pub enum Unconfirmed {
