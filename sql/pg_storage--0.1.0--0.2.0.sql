@@ -184,6 +184,8 @@ COMMENT ON FUNCTION storage.current_tenant_id() IS
 
 -- Many uploads in one call.
 
+COMMENT ON COLUMN storage.upload_ticket.method IS 'HTTP method to send the body with.';
+
 CREATE TYPE storage.upload_spec AS (
     filename     text,
     content_type text,
@@ -910,7 +912,7 @@ BEGIN
     RETURN storage.move_file(file_id, candidates[1]::text);
 END $$;
 COMMENT ON FUNCTION storage.set_file_access(uuid, storage.bucket_access) IS
-'Moves a file to the bucket of this access that has the same owner as its own: the default one, else the one whose key is that word, else the only one. The store copies the bytes, they are verified, and the old are removed: with those of a public bucket its public URL goes too, unless another public file has the same bytes; caches in front keep what they have. Nothing happens when the access is the file''s already. Errors: FILE_NOT_FOUND, DEFAULT_BUCKET_MISSING, DEFAULT_BUCKET_AMBIGUOUS, those of move_file().';
+'Moves a file to the bucket of this access that has the same owner as its own: the default one, else the one whose key is that word, else the only one. The store copies the bytes, they are verified, and the old are removed: with those of a public bucket its public URL goes too, unless another public file has the same bytes; caches in front keep what they have. Earlier versions stay where they are, with their URLs, until storage.expire_versions() or you delete them. Nothing happens when the access is the file''s already. Errors: FILE_NOT_FOUND, DEFAULT_BUCKET_MISSING, DEFAULT_BUCKET_AMBIGUOUS, those of move_file().';
 
 REVOKE ALL ON FUNCTION
     storage_private.put(uuid, text, bytea, text, text, jsonb), storage_private.get(uuid), storage_private.copy(uuid, uuid, text, text),
