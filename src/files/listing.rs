@@ -3,8 +3,6 @@
 //! All is asked as the caller and as a listing, so what row-level security hides has neither an entry nor a folder. A
 //! folder is no row but the first of those in it. Nothing here writes.
 
-use std::borrow::Cow;
-
 use pg_storage_core::error::Token;
 use pg_storage_core::page_token::{self, Listing, Order, Position};
 use pg_storage_core::prefix::{AFTER_ALL, end_of, folder_of, next_after};
@@ -182,7 +180,6 @@ fn by_path(listing: &Listing<'_>, begin: Option<Position>, wanted: usize) -> Res
         Some(Position::Pathless(id)) => (None, id),
         Some(_) => return Err(Failure::internal("a position is of another order")),
     };
-    let end = |text| end_of(text).unwrap_or_else(|| AFTER_ALL.to_owned());
     let mut entries = Vec::new();
     if let Some(start) = from {
         let mut arguments =
@@ -213,8 +210,7 @@ fn in_order(listing: &Listing<'_>, begin: Option<Position>, wanted: usize) -> Re
     let mut arguments = vec![bucket(listing), value, sql(id).into(), (wanted as i64).into()];
     let everywhere = listing.prefix.is_empty();
     if !everywhere {
-        let end = end_of(listing.prefix).map_or(Cow::Borrowed(AFTER_ALL), Cow::Owned);
-        arguments.extend([listing.prefix.into(), end.into_owned().into()]);
+        arguments.extend([listing.prefix.into(), end(listing.prefix).into()]);
     }
     match (listing.order, everywhere) {
         (Order::Newest, true) => catalog::in_index_order(|| ask(listing, NEWEST, &arguments)),
@@ -233,9 +229,7 @@ fn after(order: Order, entry: &Entry) -> Position {
         (Some(file), _, Order::Largest) => Position::Largest(file.size, core(file.id)),
         (Some(file), None, Order::Path) => Position::Pathless(core(file.id)),
         (Some(_), Some(path), Order::Path) => Position::Path(next_after(path)),
-        (None, folder, _) => {
-            Position::Path(folder.as_deref().and_then(end_of).unwrap_or_else(|| AFTER_ALL.to_owned()))
-        }
+        (None, folder, _) => Position::Path(end(folder.as_deref().unwrap_or_default())),
     }
 }
 
@@ -270,6 +264,11 @@ fn ask(listing: &Listing<'_>, query: &'static str, arguments: &[DatumWithOid<'_>
             .collect()
         })
     })
+}
+
+/// What comes after all paths that begin with this.
+fn end(text: &str) -> String {
+    end_of(text).unwrap_or_else(|| AFTER_ALL.to_owned())
 }
 
 fn bucket(listing: &Listing<'_>) -> DatumWithOid<'static> {
