@@ -209,8 +209,13 @@ async fn public_access_block(store: &impl Store, plan: &Plan) -> Outcome {
         Access::Public => PublicAccessBlock::POLICY_ONLY,
         Access::Private | Access::Temp => PublicAccessBlock::ALL,
     };
+    let milder = PublicAccessBlock { block_public_acls: false, ..block };
+    // A bucket in use that does without: to close it for a moment would refuse the uploads of that moment.
+    if matches!(store.public_access_block(&plan.bucket).await, Ok(Some(found)) if found == milder) {
+        return Outcome::Applied;
+    }
     let outcome = match settle(|| store.put_public_access_block(&plan.bucket, block)).await {
-        Ok(()) => keep_writable(store, plan, block).await,
+        Ok(()) => keep_writable(store, plan, block, milder).await,
         refusal => refusal,
     };
     applied(outcome, "public-access blocks", "")
@@ -218,11 +223,15 @@ async fn public_access_block(store: &impl Store, plan: &Plan) -> Outcome {
 
 /// Ceph 16 takes `BlockPublicAcls` for a ban on every PUT. There the bucket does without it: public ACLs are disregarded
 /// all the same. Where that does not help, the credentials may not write, and the bucket stays as closed as it can be.
-async fn keep_writable(store: &impl Store, plan: &Plan, block: PublicAccessBlock) -> Result<(), StoreError> {
+async fn keep_writable(
+    store: &impl Store,
+    plan: &Plan,
+    block: PublicAccessBlock,
+    milder: PublicAccessBlock,
+) -> Result<(), StoreError> {
     if may_write(store, plan).await {
         return Ok(());
     }
-    let milder = PublicAccessBlock { block_public_acls: false, ..block };
     settle(|| store.put_public_access_block(&plan.bucket, milder)).await?;
     if may_write(store, plan).await {
         return Ok(());

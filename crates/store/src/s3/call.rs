@@ -5,14 +5,17 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use md5::{Digest as _, Md5};
 
-/// Sends the fluent request `$request` as operation `$name`.
+/// Sends the fluent request `$request` as operation `$name`. What the SDK fails with, `$understand` may make an answer of.
 ///
 /// A macro, because the SDK's type for "any operation that can be sent" is private.
 macro_rules! call {
     ($name:literal, $request:expr) => {
         $crate::s3::call::call!($name, $request.customize(), customized)
     };
-    ($name:literal, $request:expr, customized) => {{
+    ($name:literal, $request:expr, customized) => {
+        $crate::s3::call::call!($name, $request, customized, or | _ | None)
+    };
+    ($name:literal, $request:expr, customized, or $understand:expr) => {{
         let sent = ::std::sync::Arc::new(::std::sync::atomic::AtomicU32::new(0));
         let count = ::std::sync::Arc::clone(&sent);
         let request = $request.mutate_request(move |_| {
@@ -20,9 +23,11 @@ macro_rules! call {
         });
         // Boxed: the SDK's futures are kilobytes, and some callers hold many.
         let outcome = ::std::boxed::Box::pin(request.send()).await;
-        outcome.map_err(|error| {
-            let attempts = sent.load(::std::sync::atomic::Ordering::Relaxed);
-            $crate::error::StoreError::from_sdk($name, &error, attempts)
+        outcome.or_else(|error| {
+            ($understand)(&error).ok_or_else(|| {
+                let attempts = sent.load(::std::sync::atomic::Ordering::Relaxed);
+                $crate::error::StoreError::from_sdk($name, &error, attempts)
+            })
         })
     }};
 }

@@ -2,13 +2,15 @@
 
 use std::time::SystemTime;
 
-use aws_sdk_s3::error::BuildError;
+use aws_sdk_s3::error::{BuildError, SdkError};
+use aws_sdk_s3::operation::get_public_access_block::GetPublicAccessBlockOutput;
 use aws_sdk_s3::primitives::DateTime;
 use aws_sdk_s3::types::{
     AbortIncompleteMultipartUpload, BucketLifecycleConfiguration, CorsConfiguration, CorsRule as SdkCorsRule,
     ExpirationStatus, LifecycleExpiration, LifecycleRule, LifecycleRuleFilter,
     PublicAccessBlockConfiguration,
 };
+use aws_smithy_runtime_api::http::Response;
 use pg_storage_core::policy::{CorsRule, Lifecycle};
 use serde_json::{Value, json};
 
@@ -45,6 +47,24 @@ pub(super) fn access_block_from_sdk(block: &PublicAccessBlockConfiguration) -> P
         block_public_policy: block.block_public_policy().unwrap_or(false),
         restrict_public_buckets: block.restrict_public_buckets().unwrap_or(false),
     }
+}
+
+/// The answer of Ceph 16, whose root element has another name than S3's and which the SDK therefore does not read.
+pub(super) fn access_block_misnamed<E>(error: &SdkError<E, Response>) -> Option<GetPublicAccessBlockOutput> {
+    let answer = error.raw_response().filter(|answer| answer.status().is_success())?;
+    let body = std::str::from_utf8(answer.body().bytes()?).ok()?;
+    let switch = |name: &str| {
+        let (_, behind) = body.split_once(&format!("<{name}>"))?;
+        let (value, _) = behind.split_once(&format!("</{name}>"))?;
+        value.trim().parse::<bool>().ok()
+    };
+    let block = PublicAccessBlockConfiguration::builder()
+        .block_public_acls(switch("BlockPublicAcls")?)
+        .ignore_public_acls(switch("IgnorePublicAcls")?)
+        .block_public_policy(switch("BlockPublicPolicy")?)
+        .restrict_public_buckets(switch("RestrictPublicBuckets")?)
+        .build();
+    Some(GetPublicAccessBlockOutput::builder().public_access_block_configuration(block).build())
 }
 
 pub(super) fn cors_to_sdk(rule: &CorsRule) -> Result<CorsConfiguration, BuildError> {

@@ -15,8 +15,8 @@ use serde_json::Value;
 use super::S3Store;
 use super::call::{add_content_md5, call};
 use super::convert::{
-    access_block_from_sdk, access_block_to_sdk, cors_from_sdk, cors_to_sdk, incomplete, length,
-    lifecycle_from_sdk, lifecycle_to_sdk, time,
+    access_block_from_sdk, access_block_misnamed, access_block_to_sdk, cors_from_sdk, cors_to_sdk,
+    incomplete, length, lifecycle_from_sdk, lifecycle_to_sdk, time,
 };
 use super::read::{collect, hash, mark};
 use crate::error::{ErrorKind, StoreError};
@@ -231,8 +231,8 @@ impl Store for S3Store {
     }
 
     async fn public_access_block(&self, bucket: &str) -> Result<Option<PublicAccessBlock>, StoreError> {
-        let outcome =
-            call!("GetPublicAccessBlock", self.client().await?.get_public_access_block().bucket(bucket));
+        let request = self.client().await?.get_public_access_block().bucket(bucket).customize();
+        let outcome = call!("GetPublicAccessBlock", request, customized, or access_block_misnamed);
         let output = unset_is_none(outcome)?;
         Ok(output.and_then(|o| o.public_access_block_configuration.as_ref().map(access_block_from_sdk)))
     }

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use pg_storage_core::origin::Origin;
 use pg_storage_core::policy::Access;
 use pg_storage_store::provision::{Outcome, Plan, Report, provision};
-use pg_storage_store::{ErrorKind, inspect};
+use pg_storage_store::{ErrorKind, PublicAccessBlock, Store as _, inspect};
 use serde_json::json;
 
 use crate::canned::{Reply, Server};
@@ -60,6 +60,7 @@ async fn a_private_bucket_is_closed_before_anything_else() {
         server.lines(),
         [
             "PUT /b",
+            "GET /b?publicAccessBlock",
             "PUT /b?publicAccessBlock",
             "PUT /b/scratch/writable",
             "POST /b?delete",
@@ -80,7 +81,7 @@ async fn a_private_bucket_is_closed_before_anything_else() {
         ])
     );
     assert!(report.failure().is_none());
-    let block = String::from_utf8(server.requests()[1].body.clone()).unwrap();
+    let block = String::from_utf8(server.requests()[2].body.clone()).unwrap();
     assert_eq!(block.matches("true").count(), 4, "{block}");
 }
 
@@ -93,6 +94,7 @@ async fn a_public_bucket_allows_reading_by_policy_only() {
         server.lines(),
         [
             "PUT /b",
+            "GET /b?publicAccessBlock",
             "PUT /b?publicAccessBlock",
             "PUT /b/p/scratch/writable",
             "POST /b?delete",
@@ -104,9 +106,9 @@ async fn a_public_bucket_allows_reading_by_policy_only() {
     );
     let bodies: Vec<String> =
         server.requests().iter().map(|r| String::from_utf8(r.body.clone()).unwrap()).collect();
-    assert!(bodies[1].contains("<BlockPublicPolicy>false</BlockPublicPolicy>"), "{}", bodies[1]);
-    assert!(bodies[1].contains("<BlockPublicAcls>true</BlockPublicAcls>"), "{}", bodies[1]);
-    assert!(bodies[4].contains("arn:aws:s3:::b/p/*"), "{}", bodies[4]);
+    assert!(bodies[2].contains("<BlockPublicPolicy>false</BlockPublicPolicy>"), "{}", bodies[2]);
+    assert!(bodies[2].contains("<BlockPublicAcls>true</BlockPublicAcls>"), "{}", bodies[2]);
+    assert!(bodies[5].contains("arn:aws:s3:::b/p/*"), "{}", bodies[5]);
 }
 
 #[tokio::test]
@@ -127,6 +129,17 @@ async fn a_block_that_stops_every_put_is_loosened_only_where_that_helps() {
                 .collect();
             assert_eq!(forbids_acls, if helps { vec![true, false] } else { vec![true, false, true] });
         }
+    }
+    // Once it is loosened nobody's uploads are refused again; what is open is closed.
+    for (switches, changes) in [([false, true, true, true], 0), ([false, true, false, false], 1)] {
+        let names = ["BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets"];
+        let found: String =
+            names.iter().zip(switches).map(|(name, is_on)| format!("<{name}>{is_on}</{name}>")).collect();
+        let found = format!("<PublicAccessBlockConfiguration>{found}</PublicAccessBlockConfiguration>");
+        let server = scripted(&[("GET /b?publicAccessBlock", &[(200, &found)])]).await;
+        assert!(provision(&server.store(), &plan(Access::Private)).await.failure().is_none());
+        let blocks = server.lines().into_iter().filter(|line| line == "PUT /b?publicAccessBlock").count();
+        assert_eq!(blocks, changes, "{found}");
     }
     // Other trouble than a refusal says nothing about the block.
     let server = scripted(&[("PUT /b/scratch/writable", &[(500, "InternalError")])]).await;
@@ -359,4 +372,25 @@ async fn an_inspection_tells_unset_from_unsupported_from_unknown() {
                                     (status 403, code AccessDenied, request id REQ-42)"},
         })
     );
+}
+
+/// Ceph 16 names the root element otherwise than S3 does.
+#[tokio::test]
+async fn a_public_access_block_is_read_whatever_its_root_is_called() {
+    for root in ["PublicAccessBlockConfiguration", "BlockPublicAccessBlockConfiguration"] {
+        let body = format!(
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?><{root}><BlockPublicAcls>true</BlockPublicAcls>\
+             <IgnorePublicAcls>true</IgnorePublicAcls><BlockPublicPolicy>false</BlockPublicPolicy>\
+             <RestrictPublicBuckets>false</RestrictPublicBuckets></{root}>"
+        );
+        let server = scripted(&[("GET /b?publicAccessBlock", &[(200, &body)])]).await;
+        let read = server.store().public_access_block("b").await.unwrap();
+        assert_eq!(read, Some(PublicAccessBlock::POLICY_ONLY), "{root}");
+    }
+    // A switch that is not there is not taken to be off.
+    for body in ["<Other><BlockPublicAcls>true</BlockPublicAcls></Other>", "<Other/>", "<html>"] {
+        let server = scripted(&[("GET /b?publicAccessBlock", &[(200, body)])]).await;
+        let refused = server.store().public_access_block("b").await.unwrap_err();
+        assert_eq!(refused.kind, ErrorKind::Unexpected, "{body}");
+    }
 }
