@@ -123,8 +123,10 @@ impl Cluster {
         if let Some(access) = store {
             environment.extend(access.environment());
             // The local store has these by default.
-            for (name, value) in [("bucket_prefix", "tests"), ("allowed_origins", ORIGIN)] {
-                settings.entry(format!("pg_storage.{name}")).or_insert_with(|| value.to_owned());
+            static CLUSTERS: AtomicUsize = AtomicUsize::new(0);
+            let prefix = format!("tests-{}", CLUSTERS.fetch_add(1, Ordering::Relaxed));
+            for (name, value) in [("bucket_prefix", prefix), ("allowed_origins", ORIGIN.to_owned())] {
+                settings.entry(format!("pg_storage.{name}")).or_insert(value);
             }
         }
         if options.preload {

@@ -41,7 +41,7 @@ pub use faulty_store::{Fault, FaultyStore};
 pub use garage::Garage;
 pub use local_store::{LocalStore, Request};
 pub use rng::Rng;
-pub use scene::{Scene, each_store};
+pub use scene::{Scene, each_store, each_store_with_parts};
 pub use scratch::scratch;
 pub use sql::{Refusal, refused};
 pub use store::{Listed, StoreAccess};

@@ -1,7 +1,7 @@
 //! The local store's own binary, over a directory of its own, with a log of the requests it answered.
 
 use crate::daemon::Daemon;
-use crate::{StoreAccess, environment, eventually, process, scratch};
+use crate::{StoreAccess, choice, environment, eventually, process, scratch};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -32,6 +32,7 @@ pub struct LocalStore {
 impl LocalStore {
     /// Starts a store over a new directory, on a free port, with credentials of its own making.
     pub fn start() -> Self {
+        choice::stays("its store is a process of its own");
         let directory = scratch();
         let credentials = pg_storage_gateway::load_or_create_credentials(&directory.join("credentials"))
             .expect("make credentials for the local store");
@@ -48,6 +49,7 @@ impl LocalStore {
     /// The one store that the tests of a binary share; buckets are told apart by their names.
     pub fn shared() -> &'static Self {
         static SHARED: OnceLock<LocalStore> = OnceLock::new();
+        choice::stays("it counts what its store is asked, or replaces it");
         SHARED.get_or_init(Self::start)
     }
 

@@ -2,9 +2,10 @@
 //! extension's back.
 
 use crate::choice::{self, Kind};
-use crate::flow::{Verdict, confirm};
+use crate::flow::{Upload, Verdict, confirm};
 use crate::http::{self, Headers, Response};
-use crate::{Ceph, Cluster, Database, Garage, LocalStore, Options, StoreAccess, eventually};
+use crate::parts::try_request_parts;
+use crate::{Ceph, Cluster, Database, Garage, LocalStore, Options, StoreAccess, eventually, refused};
 use pg_storage_core::digest::Digest;
 use pg_storage_core::key::upload_of;
 use pg_storage_core::presign::Method;
@@ -42,6 +43,40 @@ pub fn each_store(test: impl Fn(&Scene)) {
     }
 }
 
+/// [`each_store`], but for a chosen one that takes no uploads in parts.
+pub fn each_store_with_parts(test: impl Fn(&Scene)) {
+    match Kind::chosen() {
+        None => each_store(test),
+        Some(_) => test(&Scene::with_parts()),
+    }
+}
+
+/// Whether the store of the tests takes uploads in parts. Where `check()` reports that it does not, they are refused.
+pub fn takes_parts() -> bool {
+    static TAKES: OnceLock<bool> = OnceLock::new();
+    let takes = *TAKES.get_or_init(|| {
+        if matches!(Kind::chosen(), None | Some(Kind::Local)) {
+            return true;
+        }
+        let scene = Scene::local();
+        let mut user = scene.user("ada");
+        // What is refused leaves no bucket that check() could try.
+        Upload::of(b"first use").complete(&mut user, b"first use");
+        let asked = try_request_parts(&mut user, &Upload::of(b"in parts"), false);
+        let takes = scene.value("SELECT status = 'ok' FROM storage.check() WHERE name = 'multipart'");
+        if takes {
+            asked.expect("what check() reports is there");
+        } else {
+            assert_eq!(refused(asked).code(), ("55000", "NOT_CONFIGURED"));
+        }
+        takes
+    });
+    if !takes {
+        choice::lacks("multipart");
+    }
+    takes
+}
+
 impl Scene {
     /// On the local store of a preloaded cluster, or on the store that was chosen for the tests instead.
     pub fn local() -> Self {
@@ -62,6 +97,15 @@ impl Scene {
                 choice::stays(why);
                 Self::own(CLUSTER.get_or_init(|| Cluster::start(Options::new().embedded(why))))
             }
+        }
+    }
+
+    /// On the chosen store, or on the local one where the chosen one takes no uploads in parts.
+    pub fn with_parts() -> Self {
+        if takes_parts() {
+            Self::local()
+        } else {
+            Self::embedded("the chosen store takes no uploads in parts")
         }
     }
 
@@ -96,7 +140,6 @@ impl Scene {
     /// On the local store's own binary, which counts what it is asked.
     pub fn counting() -> (Self, &'static LocalStore) {
         static CLUSTER: OnceLock<Cluster> = OnceLock::new();
-        choice::stays("it counts requests");
         let store = LocalStore::shared();
         let cluster = CLUSTER.get_or_init(|| Cluster::start(remote(store.access())));
         (Self::new(cluster, store.access().clone(), true), store)

@@ -2,6 +2,7 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use pg_storage_tests::flow::{sha256, some_bytes};
+use pg_storage_tests::scene::takes_parts;
 use pg_storage_tests::{Garage, Scene, docs, each_store, web::Site};
 use serde_json::{Value, json};
 
@@ -127,11 +128,20 @@ fn assert_posts_a_form(site: &Site, scene: &Scene) {
     assert_eq!((&sent[0]["status"], &sent[0]["refused"]), (&json!(204), &json!("failed")), "{sent:#?}");
 }
 
+fn assert_is_told_that_there_are_no_parts(site: &Site) {
+    let seen = site.visit_page("/parts", &site.token("ada", "writer"), "private", "a.bin", b"in parts");
+    assert_eq!(seen["status"], "failed: NOT_CONFIGURED: the store takes no uploads in parts", "{seen:#}");
+}
+
 #[test]
 fn a_page_uploads_by_form_and_in_slices() {
     each_store(|scene| {
         let site = site(scene);
         assert_posts_a_form(&site, scene);
+        if !takes_parts() {
+            assert_is_told_that_there_are_no_parts(&site);
+            return;
+        }
         let bytes = some_bytes("in slices", (5 << 20) + 70_000);
         let sent = assert_gets_through_by("/parts", &site, scene, &bytes);
         let puts: Vec<&Value> = sent.iter().filter(|request| request["method"] == "PUT").collect();
@@ -148,7 +158,8 @@ fn a_form_of_a_page_of_another_origin_is_answered_to_nobody() {
     let site = site(&scene);
     assert_posts_a_form(&site, &scene);
     let stranger = Site::start(&scene);
-    for page in ["/form", "/parts"] {
+    let pages: &[&str] = if takes_parts() { &["/form", "/parts"] } else { &["/form"] };
+    for page in pages {
         let bytes = some_bytes("wrong origin", 20_000);
         let seen = stranger.visit_page(page, &stranger.token("ada", "writer"), "private", "b.bin", &bytes);
         assert_eq!(seen["status"], "failed: the store cannot be reached from this page", "{seen:#}");
@@ -160,8 +171,7 @@ fn on_ceph_a_page_uploads_by_form_and_is_told_that_there_are_no_parts() {
     let scene = Scene::ceph();
     let site = site(&scene);
     assert_posts_a_form(&site, &scene);
-    let seen = site.visit_page("/parts", &site.token("ada", "writer"), "private", "a.bin", b"in parts");
-    assert_eq!(seen["status"], "failed: NOT_CONFIGURED: the store takes no uploads in parts", "{seen:#}");
+    assert_is_told_that_there_are_no_parts(&site);
 }
 
 #[test]

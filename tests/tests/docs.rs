@@ -5,6 +5,7 @@ use pg_storage_core::presign::Method;
 use pg_storage_tests::docs;
 use pg_storage_tests::http::{self, Headers};
 use pg_storage_tests::reader::Reader;
+use pg_storage_tests::scene::takes_parts;
 use pg_storage_tests::{Cluster, Garage, Options, StoreAccess, scene};
 use std::collections::BTreeSet;
 use std::fs;
@@ -74,7 +75,11 @@ fn first_upload_from_python() {
 
 #[test]
 fn large_files() {
-    follow("large-files", [local(), garage()]);
+    if takes_parts() {
+        follow("large-files", [local(), garage()]);
+    } else {
+        follow("large-files", [garage()]);
+    }
 }
 
 /// Garage gives nothing to those who do not sign, as the page says.

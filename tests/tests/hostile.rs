@@ -92,7 +92,7 @@ fn answer(session: &mut Client, call: &str, own: &Own) -> Result<Vec<Vec<Option<
 
 #[test]
 fn called_directly_with_the_ids_of_others_a_private_function_knows_nothing() {
-    let scene = Scene::local();
+    let scene = Scene::with_parts();
     let ada = own(&mut scene.user("ada"));
     let absent = || ABSENT.to_owned();
     let nobody = Own { bucket: absent(), file: absent(), pending: absent(), parts: absent() };
@@ -160,7 +160,7 @@ fn every_granted_private_function_is_among_those_tried() {
 
 #[test]
 fn a_manager_stays_in_its_tenant_whatever_it_calls() {
-    let scene = Scene::local();
+    let scene = Scene::with_parts();
     let ada = own(&mut scene.user("ada"));
     drop(scene.stranger("eve", "globex"));
     let claims = [("jwt.claims.user_id", "eve"), ("jwt.claims.tenant_id", "globex")];
@@ -251,7 +251,7 @@ fn walk_into_traps(session: &mut Client) {
 
 #[test]
 fn nothing_of_the_callers_runs_with_the_owners_rights() {
-    springs_no_trap(&Scene::local());
+    springs_no_trap(&Scene::with_parts());
 }
 
 /// Gives everything of the extension to a role that may nothing else.
@@ -287,7 +287,7 @@ fn give_to_a_plain_role(scene: &Scene) -> String {
 /// An owner that is no superuser: whatever ran with its rights could do nothing outside of the two schemas.
 #[test]
 fn an_owner_that_is_no_superuser_is_enough() {
-    let scene = Scene::local();
+    let scene = Scene::with_parts();
     let owner = give_to_a_plain_role(&scene);
     springs_no_trap(&scene);
 
@@ -379,7 +379,7 @@ fn springs_no_trap(scene: &Scene) {
 
 #[test]
 fn operators_of_the_callers_open_no_row_of_others() {
-    let scene = Scene::local();
+    let scene = Scene::with_parts();
     let ada = own(&mut scene.user("ada"));
     let writer = format!("{}_writer", scene.database.name());
     set_traps(&scene, &writer);

@@ -3,6 +3,7 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use pg_storage_tests::flow::Upload;
+use pg_storage_tests::scene::takes_parts;
 use pg_storage_tests::{Refusal, Scene, say};
 use postgres::{Client, SimpleQueryMessage};
 use std::collections::BTreeSet;
@@ -374,7 +375,11 @@ fn everybody_may_do_what_the_table_says_with_a_cold_cache_and_a_warm_one() {
         let (found, cases) = run(&acme, cache);
         total += cases;
         for ((expected, statement), found) in MATRIX.iter().zip(found) {
-            let expected = expected.split_whitespace().collect::<Vec<_>>().join(" ");
+            let mut expected = expected.split_whitespace().collect::<Vec<_>>().join(" ");
+            // Whoever may ask for it is told that the store takes none.
+            if statement.contains("request_multipart_upload") && !takes_parts() {
+                expected = expected.replace('+', "s");
+            }
             if expected != found {
                 writeln!(told, "    ({found:?}, {statement:?}), // {cache:?}, not {expected}").unwrap();
             }

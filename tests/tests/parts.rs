@@ -9,7 +9,7 @@ use pg_storage_tests::parts::{
     PartsTicket, SMALLEST, missing_parts, request_form, request_parts, send_parts, sign_parts, sums,
     try_missing_parts, try_request_parts, try_sign_parts,
 };
-use pg_storage_tests::{Fault, FaultyStore, Scene, each_store, eventually, refused};
+use pg_storage_tests::{Fault, FaultyStore, Scene, each_store_with_parts, eventually, refused};
 use postgres::Client;
 use std::sync::Barrier;
 use std::time::Duration;
@@ -43,7 +43,7 @@ fn assert_uploaded(session: &mut Client, ticket: &PartsTicket, file: &[u8]) {
 
 #[test]
 fn an_upload_is_resumed_with_nothing_but_its_id_and_completed_when_confirmed() {
-    each_store(|scene| {
+    each_store_with_parts(|scene| {
         for declared in [true, false] {
             let file = file(&format!("resumed {declared}"));
             let (id, ticket) = {
@@ -92,7 +92,7 @@ fn an_upload_is_resumed_with_nothing_but_its_id_and_completed_when_confirmed() {
 
 #[test]
 fn what_is_there_already_is_not_sent_again_and_confirmed_twice_is_stored_once() {
-    let scene = Scene::local();
+    let scene = Scene::with_parts();
     let mut ada = scene.user("ada");
     let file = file("shared");
     let upload = Upload::declared(&file);
@@ -110,7 +110,7 @@ fn what_is_there_already_is_not_sent_again_and_confirmed_twice_is_stored_once() 
 
 #[test]
 fn the_whole_file_is_held_against_its_hash_and_parts_against_theirs() {
-    each_store(|scene| {
+    each_store_with_parts(|scene| {
         let mut ada = scene.user("ada");
         let (file, other) = (file("right"), file("wrong"));
         // Each part is what its URL permits; the file is not what was declared.
@@ -151,7 +151,7 @@ fn the_whole_file_is_held_against_its_hash_and_parts_against_theirs() {
 
 #[test]
 fn a_part_whose_second_sending_breaks_off_can_be_sent_again() {
-    each_store(|scene| {
+    each_store_with_parts(|scene| {
         let mut ada = scene.user("ada");
         let file = file("broken off");
         let ticket = try_request_parts(&mut ada, &Upload::of(&file), true).unwrap();
@@ -173,7 +173,7 @@ fn a_part_whose_second_sending_breaks_off_can_be_sent_again() {
 
 #[test]
 fn a_url_permits_its_part_in_its_length_and_nothing_else() {
-    each_store(|scene| {
+    each_store_with_parts(|scene| {
         let mut ada = scene.user("ada");
         let secret = some_bytes("what others must not have", SMALLEST);
         let kept = Upload::of(&secret).complete(&mut scene.user("bob"), &secret);
@@ -218,7 +218,7 @@ fn a_url_permits_its_part_in_its_length_and_nothing_else() {
 
 #[test]
 fn an_upload_is_its_owners_alone() {
-    let scene = Scene::local();
+    let scene = Scene::with_parts();
     let (mut ada, file) = (scene.user("ada"), file("ada's"));
     let ticket = request_parts(&mut ada, &Upload::of(&file));
     let absent = "00000000-0000-4000-8000-000000000000";
@@ -247,7 +247,7 @@ fn an_upload_is_its_owners_alone() {
 
 #[test]
 fn up_to_five_tebibytes_are_declared_where_the_server_allows_it() {
-    let scene = Scene::local();
+    let scene = Scene::with_parts();
     let mut ada = scene.user("ada");
     let huge = Upload { size: 5 << 40, ..Upload::of(b"") };
     let ask = |session: &mut Client, size: i64, part: &str| {
@@ -285,7 +285,7 @@ fn up_to_five_tebibytes_are_declared_where_the_server_allows_it() {
 
 #[test]
 fn two_who_confirm_at_once_get_the_same_file_and_one_who_aborts_gets_all_or_nothing() {
-    each_store(|scene| {
+    each_store_with_parts(|scene| {
         let file = file("raced");
         let mut ada = scene.user("ada");
         let ticket = request_parts(&mut ada, &Upload::declared(&file));
@@ -338,7 +338,7 @@ fn two_who_confirm_at_once_get_the_same_file_and_one_who_aborts_gets_all_or_noth
 
 #[test]
 fn parts_that_are_replaced_while_it_is_confirmed_are_all_old_or_all_seen() {
-    each_store(|scene| {
+    each_store_with_parts(|scene| {
         let (file, other) = (file("kept"), file("replaced"));
         let mut ada = scene.user("ada");
         let ticket = request_parts(&mut ada, &Upload::declared(&file));
@@ -377,7 +377,7 @@ fn parts_that_are_replaced_while_it_is_confirmed_are_all_old_or_all_seen() {
 
 #[test]
 fn a_confirmation_that_is_lost_after_completion_is_made_again() {
-    each_store(|scene| {
+    each_store_with_parts(|scene| {
         let file = file("lost");
         let mut ada = scene.user("ada");
         let ticket = request_parts(&mut ada, &Upload::declared(&file).at("lost"));
@@ -422,7 +422,7 @@ fn statement_timeout_in_a_completion_leaves_an_upload_that_can_be_confirmed() {
 
 #[test]
 fn what_was_aborted_or_expired_is_aborted_at_the_store_by_the_collector() {
-    each_store(|scene| {
+    each_store_with_parts(|scene| {
         scene.set("pg_storage.deletion_delay", "0");
         let mut ada = scene.user("ada");
         let file = file("aborted");
@@ -460,7 +460,7 @@ fn what_was_aborted_or_expired_is_aborted_at_the_store_by_the_collector() {
 
 #[test]
 fn the_sweep_spares_pending_uploads_and_ends_what_was_rolled_back() {
-    each_store(|scene| {
+    each_store_with_parts(|scene| {
         let mut ada = scene.user("ada");
         let file = file("swept");
         let pending = request_parts(&mut ada, &Upload::of(&file));
@@ -494,7 +494,7 @@ fn the_sweep_spares_pending_uploads_and_ends_what_was_rolled_back() {
 
 #[test]
 fn a_store_where_a_part_may_be_a_copy_takes_no_parts() {
-    let scene = Scene::local();
+    let scene = Scene::with_parts();
     let mut ada = scene.user("ada");
     Upload::of(b"first use").complete(&mut ada, b"first use");
     let record = |capability: &str| {
@@ -516,7 +516,7 @@ fn a_store_where_a_part_may_be_a_copy_takes_no_parts() {
 
 #[test]
 fn the_worker_confirms_what_nobody_confirmed() {
-    let scene = Scene::local();
+    let scene = Scene::with_parts();
     scene.set("pg_storage.unconfirmed_uploads", "confirm");
     let mut ada = scene.user("ada");
     let file = file("nobody");

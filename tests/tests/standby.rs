@@ -200,7 +200,7 @@ fn what_the_primary_does_later_shows_on_the_standby() {
 /// The local store is for one machine: its bytes travel with a backup and not with the WAL.
 #[test]
 fn a_standby_with_a_local_store_serves_what_its_backup_holds() {
-    let primary = Cluster::start(Options::new());
+    let primary = Cluster::start(Options::new().embedded("it is about its directory"));
     let database = primary.database();
     let mut here = database.superuser();
     here.batch_execute("SELECT storage.create_user_buckets('postgres')").unwrap();

@@ -507,8 +507,8 @@ fn threads_start_with_the_first_network_call_and_hear_no_signal() {
 
 #[test]
 fn the_local_store_has_deaf_threads_and_the_postmaster_none() {
-    let cluster = Cluster::shared();
-    let scene = Scene::local();
+    let scene = Scene::embedded("it is about its worker");
+    let cluster = scene.database.cluster();
     let mut ada = scene.user("ada");
     flow::Upload::declared(b"x").complete(&mut ada, b"x");
     let worker = process::children_of(cluster.postmaster_pid())
