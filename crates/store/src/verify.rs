@@ -137,11 +137,36 @@ pub async fn staged(
     let replaced = expected.mark.is_none().then_some(described);
     let source = Source { bucket, key: staging_key, size: head.size, etag: pin };
     match copy(store, source, bucket, final_key, replaced).await {
-        Ok(()) => read(store, bucket, final_key, expected).await,
+        Ok(()) => {
+            let finding = read(store, bucket, final_key, expected).await?;
+            let silent = replaced.is_none() && head.cache_control.as_deref() != expected.cache_control;
+            match expected.cache_control.filter(|_| silent) {
+                Some(said) => say(store, bucket, final_key, finding, said).await,
+                None => Ok(finding),
+            }
+        }
         // It went after the HEAD.
         Err(error) if error.kind == ErrorKind::NotFound => absent(store, bucket).await,
         Err(error) => Err(error),
     }
+}
+
+/// Makes a verified copy that kept its mark tell caches what it has to: a store that has marks loses the field of a form.
+/// No URL names its key, so it still has the bytes that were read.
+async fn say(
+    store: &impl Store,
+    bucket: &str,
+    key: &str,
+    finding: Finding,
+    cache_control: &'static str,
+) -> Result<Finding, StoreError> {
+    let Finding::Verified { size, sha256, etag, content_type, detected } = finding else {
+        return Ok(finding);
+    };
+    let described = Description { content_type: &content_type, cache_control: Some(cache_control) };
+    // What carries a mark came in one piece, and is copied as one.
+    let copied = store.copy(bucket, key, bucket, key, None, Some(described)).await?;
+    Ok(Finding::Verified { size, sha256, etag: copied.or(etag), content_type, detected })
 }
 
 /// What somebody says of an object that did not come through us.

@@ -156,6 +156,34 @@ async fn what_does_not_carry_the_mark_is_no_upload_and_nothing_is_told_of_it() {
     assert_eq!(check(&server, &marked(), &nothing).await, Ok(encoded));
 }
 
+/// A store that has marks may lose what a form says to caches.
+#[tokio::test]
+async fn a_copy_that_kept_its_mark_is_told_what_it_has_to_say_to_caches() {
+    const FOR_GOOD: &str = "public, max-age=31536000, immutable";
+    let nothing = Capabilities::default();
+    let public = Expected { cache_control: Some(FOR_GOOD), ..marked() };
+    let server = marked_store(Some("mine"), Some("mine"), "").await;
+    let Ok(Finding::Verified { etag, sha256, .. }) = check(&server, &public, &nothing).await else {
+        panic!()
+    };
+    assert_eq!((etag.as_deref(), sha256), (Some("\"x\""), Digest::of(PNG)));
+    assert_eq!(server.lines(), ["HEAD /b/s", "PUT /b/f", "GET /b/f", "PUT /b/f"]);
+    let again = &server.requests()[3];
+    assert_eq!(again.header("x-amz-copy-source"), Some("b/f"));
+    assert_eq!(again.header("x-amz-metadata-directive"), Some("REPLACE"));
+    assert_eq!(again.header("content-type"), Some("image/png"));
+    assert_eq!(again.header("cache-control"), Some(FOR_GOOD));
+
+    // Not what is wrong, and not what is private.
+    let server = marked_store(Some("mine"), Some("another"), "").await;
+    let foreign = wrong_type("image/png", "a copy of another object");
+    assert_eq!(check(&server, &public, &nothing).await, Ok(foreign));
+    assert_eq!(server.lines().len(), 3);
+    let server = marked_store(Some("mine"), Some("mine"), "").await;
+    assert_eq!(check(&server, &marked(), &nothing).await, Ok(verified(PNG)));
+    assert_eq!(server.lines().len(), 3);
+}
+
 #[tokio::test]
 async fn what_head_shows_to_be_wrong_is_not_copied() {
     let declared = PNG.len() as u64;
