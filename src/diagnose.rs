@@ -352,12 +352,16 @@ fn describe(found: &Capabilities) -> Vec<Finding> {
         "Uploads are staged; confirming reads and copies them."
     };
     let mut findings = vec![finding("upload_path", Level::Ok, path, None)];
-    let optional = [
+    let mut optional = vec![
         ("wrong_checksum", found.checksum, "A body with another SHA-256 than signed"),
         ("create_only", found.create_only, "A second PUT to a key with If-None-Match: *"),
         ("copy_source_if_match", found.copy_source_if_match, "A copy whose source has changed"),
-        ("wrong_part_checksum", found.part_checksum, "A part with another SHA-256 than signed"),
     ];
+    // Tried only where parts are taken.
+    if found.parts == Some(Support::Enforced) {
+        let what = "A part with another SHA-256 than signed";
+        optional.push(("wrong_part_checksum", found.part_checksum, what));
+    }
     for (name, support, what) in optional {
         let (level, hint) = match support {
             Support::Enforced => (Level::Ok, None),
