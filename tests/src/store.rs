@@ -1,5 +1,7 @@
 //! How to reach a store: the same few facts for Garage, the local store and a store that is not there.
 
+use crate::LocalStore;
+use crate::choice::Kind;
 use crate::http::{self, Headers};
 use pg_storage_core::endpoint::Endpoint;
 use pg_storage_core::presign::{Credentials, Method, Presign, Secret, Signer, Target, Timestamp};
@@ -29,6 +31,11 @@ pub struct Listed {
 }
 
 impl StoreAccess {
+    /// How to reach the store that was chosen for the tests, or else the local store's own program.
+    pub fn chosen() -> &'static Self {
+        Kind::chosen_access().unwrap_or_else(|| LocalStore::shared().access())
+    }
+
     /// The environment of a PostgreSQL server that is to use this store.
     pub fn environment(&self) -> Vec<(String, String)> {
         [

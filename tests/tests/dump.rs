@@ -4,7 +4,7 @@
 
 use pg_storage_tests::backup::{dumped, fed, furnished, quiet, restored, rows, surroundings};
 use pg_storage_tests::flow::{self, Upload};
-use pg_storage_tests::{Cluster, Database, LocalStore, refused, scene};
+use pg_storage_tests::{Cluster, Database, StoreAccess, refused, scene};
 use std::sync::OnceLock;
 
 /// Two clusters on one store, as a server and the one its backup is restored on.
@@ -12,7 +12,7 @@ fn clusters() -> (&'static Cluster, &'static Cluster) {
     static CLUSTERS: OnceLock<[Cluster; 2]> = OnceLock::new();
     let [first, second] = CLUSTERS.get_or_init(|| {
         let start = || {
-            let options = scene::remote(LocalStore::shared().access());
+            let options = scene::remote(StoreAccess::chosen());
             Cluster::start(options.setting("pg_storage.bucket_prefix", "dumped"))
         };
         [start(), start()]
@@ -88,7 +88,7 @@ fn a_dump_holds_no_secret_and_nothing_found_out_about_a_store() {
     let output = cluster.client_program("pg_dump").arg(source.name()).output().unwrap();
     quiet(&output, "pg_dump");
     let dump = String::from_utf8(output.stdout).unwrap();
-    let access = LocalStore::shared().access();
+    let access = StoreAccess::chosen();
     for word in
         [&access.secret_access_key, &access.access_key_id, "X-Amz-", "COPY storage.store_capabilities"]
     {

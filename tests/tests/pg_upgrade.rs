@@ -5,12 +5,11 @@
 
 use pg_storage_tests::backup::{furnish, rows, surroundings};
 use pg_storage_tests::flow::{self, Upload};
-use pg_storage_tests::{Cluster, LocalStore, environment, refused, scene};
+use pg_storage_tests::{Cluster, StoreAccess, environment, refused, scene};
 
 #[test]
 fn an_upgraded_server_goes_on_with_what_the_old_one_had() {
-    let mut options =
-        scene::remote(LocalStore::shared().access()).setting("pg_storage.bucket_prefix", "upgraded");
+    let mut options = scene::remote(StoreAccess::chosen()).setting("pg_storage.bucket_prefix", "upgraded");
     match environment::older_postgres_programs() {
         Some(programs) => options = options.programs(programs),
         None => eprintln!("from the same version: PG_STORAGE_OLD_PG_CONFIG names no older one"),

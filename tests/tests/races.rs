@@ -132,7 +132,7 @@ fn proxied(access: &StoreAccess) -> (Scene, FaultyStore) {
 
 #[test]
 fn a_confirmation_asked_for_in_time_counts_even_when_the_store_answers_later() {
-    let (scene, proxy) = proxied(LocalStore::shared().access());
+    let (scene, proxy) = proxied(StoreAccess::chosen());
     let mut ada = scene.user("ada");
     Upload::of(b"first use").complete(&mut ada, b"first use");
     let ticket = Upload::declared(b"in time").expiring_in("2 seconds").request(&mut ada);

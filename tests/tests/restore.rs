@@ -3,13 +3,13 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use pg_storage_tests::backup::{dumped, fed, furnished, quiet, restored, rows};
-use pg_storage_tests::{Cluster, Database, LocalStore, scene};
+use pg_storage_tests::{Cluster, Database, StoreAccess, scene};
 use std::sync::OnceLock;
 
 fn cluster() -> &'static Cluster {
     static CLUSTER: OnceLock<Cluster> = OnceLock::new();
     CLUSTER.get_or_init(|| {
-        let options = scene::remote(LocalStore::shared().access());
+        let options = scene::remote(StoreAccess::chosen());
         Cluster::start(options.setting("pg_storage.bucket_prefix", "restored"))
     })
 }

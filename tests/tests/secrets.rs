@@ -43,7 +43,7 @@ fn assert_tells_nothing(what: &str, text: &str, access: &StoreAccess) {
 
 #[test]
 fn no_role_reads_a_secret_through_the_settings() {
-    let access = LocalStore::shared().access();
+    let access = StoreAccess::chosen();
     let scene = Scene::on(own(talkative(access)), access);
     Upload::of(b"x").complete(&mut scene.user("ada"), b"x");
     let monitor = format!("{}_monitor", scene.database.name());
@@ -160,7 +160,7 @@ fn neither_log_nor_error_nor_process_title_tells_a_secret_or_a_signature() {
 
 #[test]
 fn neither_a_dump_nor_any_row_holds_a_secret_or_a_signature() {
-    let access = LocalStore::shared().access();
+    let access = StoreAccess::chosen();
     let cluster = own(talkative(access));
     let scene = Scene::on(cluster, access);
     let mut ada = scene.user("ada");
@@ -214,7 +214,7 @@ fn the_local_stores_credentials_are_its_owners_alone() {
 /// Without preloading PostgreSQL shows everybody what it has not yet been told to hide, and logs its changes.
 #[test]
 fn credentials_in_the_file_are_refused_without_preload() {
-    let access = LocalStore::shared().access();
+    let access = StoreAccess::chosen();
     let half = |setting: &str| match setting {
         "access_key_id" => vec![("access_key_id", &access.access_key_id)],
         "secret_access_key" => vec![("secret_access_key", &access.secret_access_key)],
@@ -307,7 +307,7 @@ fn no_backend_makes_credentials_that_the_local_store_does_not_know() {
 
 #[test]
 fn secrets_of_the_environment_stay_there() {
-    let access = LocalStore::shared().access();
+    let access = StoreAccess::chosen();
     let cluster = own(remote(access).setting("log_min_messages", "debug5").setting("log_statement", "all"));
     let scene = Scene::on(cluster, access);
     Upload::of(b"x").complete(&mut scene.user("ada"), b"x");

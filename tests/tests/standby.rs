@@ -168,7 +168,7 @@ fn a_standby_signs_downloads_and_nothing_else_until_it_is_promoted() {
 
 #[test]
 fn a_read_only_transaction_signs_downloads_and_nothing_else() {
-    let scenery = Scenery::new(LocalStore::shared().access());
+    let scenery = Scenery::new(StoreAccess::chosen());
     let mut ada = scenery.ada(&scenery.primary);
     ada.batch_execute("SET default_transaction_read_only = on").unwrap();
     scenery.assert_signs(&mut ada);
@@ -179,7 +179,7 @@ fn a_read_only_transaction_signs_downloads_and_nothing_else() {
 
 #[test]
 fn what_the_primary_does_later_shows_on_the_standby() {
-    let scenery = Scenery::new(LocalStore::shared().access());
+    let scenery = Scenery::new(StoreAccess::chosen());
     let standby = scenery.primary.standby();
     let mut there = scenery.ada(&standby);
     let mut here = scenery.ada(&scenery.primary);

@@ -7,7 +7,7 @@ mod comparison;
 use comparison::Facts;
 use pg_storage_tests::backup::{furnish, restored, rows, surroundings};
 use pg_storage_tests::flow::{self, Upload};
-use pg_storage_tests::{Cluster, Database, LocalStore, environment, refused, scene};
+use pg_storage_tests::{Cluster, Database, StoreAccess, environment, refused, scene};
 use postgres::Client;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ fn cluster() -> &'static Cluster {
         let partial = scripts.join(format!("{FROZEN}.{}", std::process::id()));
         fs::copy(&frozen, &partial).unwrap();
         fs::rename(&partial, scripts.join(FROZEN)).unwrap();
-        let options = scene::remote(LocalStore::shared().access());
+        let options = scene::remote(StoreAccess::chosen());
         Cluster::start(options.setting("pg_storage.bucket_prefix", "updated"))
     })
 }
