@@ -114,7 +114,8 @@ fn ordinary_roles_change_none_of_them() {
 
 #[test]
 fn a_bad_value_in_the_file_keeps_the_old_one_on_reload() {
-    let cluster = own(Options::new().setting("pg_storage.upload_url_ttl", "77s"));
+    let options = Options::new().embedded("it takes back every setting");
+    let cluster = own(options.setting("pg_storage.upload_url_ttl", "77s"));
     let scene = Scene::on(cluster, LocalStore::shared().access());
     let mut open = scene.user("ada");
     for (setting, values) in BAD {

@@ -2,9 +2,9 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use pg_storage_tests::parts;
-use pg_storage_tests::scene::remote;
+use pg_storage_tests::scene::{remote, takes_parts};
 use pg_storage_tests::{
-    BlackHole, Cluster, Fault, FaultyStore, LocalStore, Scene, Stop, environment, eventually, flow, process,
+    BlackHole, Cluster, Fault, FaultyStore, Scene, Stop, StoreAccess, environment, eventually, flow, process,
     refused,
 };
 use postgres::Client;
@@ -53,6 +53,12 @@ const CALLS: [Call; 14] = [
     Call::Check,
 ];
 
+/// Those that the store has an answer to.
+fn calls() -> impl Iterator<Item = Call> {
+    let in_parts = takes_parts();
+    CALLS.into_iter().filter(move |call| in_parts || !matches!(call, Call::ListParts | Call::ConfirmParts))
+}
+
 /// A database in which one call is ready to be made, to a store that falls silent when told so.
 struct Stage {
     call: Call,
@@ -63,9 +69,9 @@ struct Stage {
 
 impl Stage {
     fn new(cluster: &'static Cluster, call: Call) -> Self {
-        let local = LocalStore::shared();
-        let scene = Scene::on(cluster, local.access());
-        let store = FaultyStore::before(&local.access().endpoint);
+        let access = StoreAccess::chosen();
+        let scene = Scene::on(cluster, access);
+        let store = FaultyStore::before(&access.endpoint);
         scene.set("pg_storage.endpoint", &store.endpoint());
         scene.set("pg_storage.request_timeout", "60s");
         scene.set("pg_storage.deletion_delay", "0");
@@ -217,10 +223,10 @@ fn assert_terminated(interrupted: Interrupted, cluster: &Cluster) {
     assert!(!process::is_alive(interrupted.pid));
 }
 
-/// A cluster for the tests that leave it running, on the local store's own binary.
+/// A cluster for the tests that leave it running.
 fn cluster() -> &'static Cluster {
     static CLUSTER: OnceLock<Cluster> = OnceLock::new();
-    CLUSTER.get_or_init(|| Cluster::start(remote(LocalStore::shared().access())))
+    CLUSTER.get_or_init(|| Cluster::start(remote(StoreAccess::chosen())))
 }
 
 fn pid_of(session: &mut Client) -> u32 {
@@ -244,7 +250,7 @@ fn best(what: &str, mut attempt: impl FnMut() -> Duration) {
 #[test]
 fn cancel_ends_every_call_at_once_and_the_session_goes_on() {
     let witness = cluster().witness();
-    for call in CALLS {
+    for call in calls() {
         let stage = Stage::new(cluster(), call);
         let mut admin = stage.scene.superuser();
         let mut session = Some(stage.session());
@@ -267,7 +273,7 @@ fn statement_timeout_ends_every_call_at_once_and_the_session_goes_on() {
     // Long enough for every call to reach the store on a crowded machine.
     const TIMEOUT: Duration = Duration::from_secs(2);
     let witness = cluster().witness();
-    for call in CALLS {
+    for call in calls() {
         let stage = Stage::new(cluster(), call);
         let mut session = Some(stage.session());
         best(&format!("statement_timeout of {call:?}"), || {
@@ -291,7 +297,7 @@ fn statement_timeout_ends_every_call_at_once_and_the_session_goes_on() {
 #[test]
 fn terminate_ends_every_call_at_once() {
     let witness = cluster().witness();
-    for call in CALLS {
+    for call in calls() {
         let stage = Stage::new(cluster(), call);
         let mut admin = stage.scene.superuser();
         best(&format!("pg_terminate_backend of {call:?}"), || {
@@ -313,9 +319,8 @@ fn terminate_ends_every_call_at_once() {
 #[test]
 fn fast_shutdown_ends_every_call_at_once() {
     // It ends with the process: a scene lives as long as its cluster.
-    let cluster: &'static Cluster =
-        Box::leak(Box::new(Cluster::start(remote(LocalStore::shared().access()))));
-    for call in CALLS {
+    let cluster: &'static Cluster = Box::leak(Box::new(Cluster::start(remote(StoreAccess::chosen()))));
+    for call in calls() {
         let stage = Stage::new(cluster, call);
         best(&format!("pg_ctl stop -m fast during {call:?}"), || {
             let session = stage.session();
@@ -342,7 +347,7 @@ fn a_host_name_and_a_stuck_tls_handshake_are_left_as_fast() {
     let hole = BlackHole::open();
     let port = hole.endpoint().rsplit(':').next().unwrap().to_owned();
     for endpoint in [format!("http://localhost:{port}"), format!("https://127.0.0.1:{port}")] {
-        let scene = Scene::on(cluster(), LocalStore::shared().access());
+        let scene = Scene::on(cluster(), StoreAccess::chosen());
         scene.set("pg_storage.endpoint", &endpoint);
         scene.set("pg_storage.connect_timeout", "60s");
         scene.set("pg_storage.request_timeout", "60s");
@@ -372,7 +377,7 @@ fn a_host_name_and_a_stuck_tls_handshake_are_left_as_fast() {
 
 #[test]
 fn request_timeout_is_the_longest_a_silent_store_can_take() {
-    for call in CALLS {
+    for call in calls() {
         let stage = Stage::new(cluster(), call);
         stage.scene.set("pg_storage.request_timeout", "400ms");
         stage.store.set("", Fault::Silent);
@@ -400,7 +405,7 @@ fn request_timeout_is_the_longest_a_silent_store_can_take() {
                 let row = session
                     .query_one("SELECT objects_deleted, deletions_failed FROM storage.run_maintenance()", &[])
                     .unwrap();
-                assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (0, 1));
+                assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (0, 1 + stage.scene.staged(1)));
             }
             Call::Check => {
                 let row = session
@@ -418,7 +423,7 @@ fn request_timeout_is_the_longest_a_silent_store_can_take() {
 #[test]
 fn connect_timeout_is_the_longest_a_connection_can_take() {
     let hole = BlackHole::open();
-    let scene = Scene::on(cluster(), LocalStore::shared().access());
+    let scene = Scene::on(cluster(), StoreAccess::chosen());
     scene.set("pg_storage.endpoint", &hole.endpoint().replace("http:", "https:"));
     scene.set("pg_storage.connect_timeout", "300ms");
     scene.set("pg_storage.request_timeout", "60s");
@@ -435,7 +440,7 @@ fn connect_timeout_is_the_longest_a_connection_can_take() {
 #[test]
 fn a_client_that_dies_while_waiting_takes_its_backend_with_it() {
     let witness = cluster().witness();
-    for call in CALLS {
+    for call in calls() {
         let stage = Stage::new(cluster(), call);
         stage.store.set("", Fault::Silent);
         let mut role = stage.session();
@@ -482,11 +487,11 @@ fn assert_threads_are_deaf(pid: u32) {
 
 #[test]
 fn threads_start_with_the_first_network_call_and_hear_no_signal() {
-    let local = LocalStore::shared();
-    let port = local.access().endpoint.rsplit(':').next().unwrap().to_owned();
+    let access = StoreAccess::chosen();
+    let port = access.endpoint.rsplit(':').next().unwrap().to_owned();
     // The name look-up and the TLS client are what start further threads.
-    for endpoint in [local.access().endpoint.clone(), format!("http://localhost:{port}")] {
-        let scene = Scene::on(cluster(), local.access());
+    for endpoint in [access.endpoint.clone(), format!("http://localhost:{port}")] {
+        let scene = Scene::on(cluster(), access);
         scene.set("pg_storage.endpoint", &endpoint);
         let mut ada = scene.user("ada");
         let pid = pid_of(&mut ada);
@@ -549,7 +554,7 @@ fn sixty_cancels_in_a_row_leave_nothing_behind() {
 /// PostgreSQL hands descriptors out by its own count, which a failed start must not raise.
 #[test]
 fn a_thread_that_cannot_be_started_costs_no_descriptors() {
-    let access = LocalStore::shared().access();
+    let access = StoreAccess::chosen();
     // A third of these, at most, may be held by extensions and by waits themselves.
     let own = Cluster::start(remote(access).setting("max_files_per_process", "64"));
     let scene = Scene::on(Box::leak(Box::new(own)), access);
