@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::time::{Duration, SystemTime};
 
 use pg_storage_core::presign::{Credentials, Signer};
-use pg_storage_store::{CredentialSource, S3Store, StoreError};
+use pg_storage_store::{CredentialSource, S3Store, StoreError, each};
 
 use crate::config::{self, Config, Stamp};
 use crate::error::Result;
@@ -73,4 +73,30 @@ where
 {
     let store = store(config)?;
     Ok(wait::until(operation(store))??)
+}
+
+/// Questions that are asked at the same time: enough to hide the way to a store far away, few enough for a store and a
+/// backend that have others to serve.
+const AT_ONCE: usize = 32;
+
+/// Connections that asking one of them may take.
+const CONNECTIONS: usize = 2;
+
+/// Runs a call to the store for each question and waits for all; the answers are in the order of the questions. The first
+/// failure ends the others.
+pub fn call_each<Q, T, E, F>(
+    config: &Config,
+    questions: Vec<Q>,
+    ask: impl Fn(S3Store, Q) -> F + Send + 'static,
+) -> Result<std::result::Result<Vec<T>, E>>
+where
+    Q: Send + 'static,
+    T: Send + 'static,
+    E: Send + 'static,
+    F: Future<Output = std::result::Result<T, E>> + Send + 'static,
+{
+    let store = store(config)?;
+    let connections = wait::Connections::reserve(questions.len().min(AT_ONCE) * CONNECTIONS);
+    let at_once = connections.count() / CONNECTIONS;
+    wait::until(each(questions, at_once, move |question| ask(store.clone(), question)))
 }

@@ -4,18 +4,12 @@ use pg_storage_core::content_type::ContentType;
 use pg_storage_core::digest::Digest;
 use pg_storage_core::error::Token;
 use pg_storage_core::key::{Maker, upload_of};
+use pg_storage_store::Store;
 use pg_storage_store::verify::{self, Claim, Finding};
-use pg_storage_store::{Store, each};
 
 use crate::error::{Failure, Result};
 use crate::upload::{check_count, recorded_capabilities};
-use crate::{catalog, config, session, wait};
-
-/// Objects that are looked at at the same time.
-const AT_ONCE: usize = 32;
-
-/// Connections that looking at one may take.
-const CONNECTIONS: usize = 2;
+use crate::{catalog, config, session};
 
 /// What is said of an object.
 pub struct Said<'a> {
@@ -76,41 +70,33 @@ pub fn look(
 ) -> Result<Vec<std::result::Result<Seen, Obstacle>>> {
     check_count(said.len())?;
     let makers = makers()?;
-    let mut answers: Vec<_> = said
+    let claims: Vec<_> = said.iter().map(|said| claim(said, &makers, check_bytes)).collect();
+    let claimed = said
         .iter()
-        .map(|_| Err(Obstacle { reason: Token::StoreError.as_str().to_owned(), details: None }))
-        .collect();
-    let mut questions = Vec::with_capacity(said.len());
-    for (at, (said, answer)) in said.iter().zip(&mut answers).enumerate() {
-        match claim(said, &makers, check_bytes) {
-            Ok(claim) => questions.push((at, said.key.to_owned(), claim)),
-            Err(obstacle) => *answer = Err(obstacle),
-        }
-    }
+        .zip(&claims)
+        .filter_map(|(said, claim)| Some((said.key.to_owned(), claim.as_ref().ok()?.clone())));
+    let questions: Vec<_> = claimed.collect();
     if questions.is_empty() {
-        return Ok(answers);
+        return Ok(claims.into_iter().filter_map(|claim| claim.err().map(Err)).collect());
     }
     // A store of which nothing is on record is not tried out in a bucket of others: everything is read then.
     let capabilities = recorded_capabilities()?.unwrap_or_default();
-    let config = config::current()?;
-    let store = session::store(&config)?;
-    let connections = wait::Connections::reserve(questions.len().min(AT_ONCE) * CONNECTIONS);
-    let at_once = connections.count() / CONNECTIONS;
     let physical = physical.to_owned();
-    let found = wait::until(each(questions, at_once, move |(at, key, claim)| {
-        let (store, physical) = (store.clone(), physical.clone());
+    let found = session::call_each(&*config::current()?, questions, move |store, (key, claim)| {
+        let physical = physical.clone();
         async move {
             let finding = verify::found(&store, &physical, &key, &claim, &capabilities).await;
-            Ok::<_, std::convert::Infallible>((at, finding))
+            Ok::<_, std::convert::Infallible>(finding)
         }
-    }))?;
-    let Ok(found) = found;
-    for (at, finding) in found {
-        if let Some(answer) = answers.get_mut(at) {
-            *answer = finding.map_err(|error| Obstacle::of(&Failure::from(error))).and_then(judge);
-        }
-    }
-    Ok(answers)
+    })?;
+    let Ok(mut found) = found.map(IntoIterator::into_iter);
+    let answer = |claim: std::result::Result<Claim, Obstacle>| {
+        claim?;
+        let finding =
+            found.next().ok_or_else(|| Obstacle::new(Token::StoreError.as_str(), "there is no answer"))?;
+        finding.map_err(|error| Obstacle::of(&Failure::from(error))).and_then(judge)
+    };
+    Ok(claims.into_iter().map(answer).collect())
 }
 
 /// The endpoint of the store, which has this bucket.

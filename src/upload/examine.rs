@@ -10,20 +10,13 @@ use pg_storage_core::parts::Parts;
 use pg_storage_store::assemble::assemble;
 use pg_storage_store::probe::Capabilities;
 use pg_storage_store::verify::{self, Expected, Finding};
-use pg_storage_store::{ErrorKind, S3Store, StoreError, Unfinished, each};
+use pg_storage_store::{ErrorKind, S3Store, StoreError, Unfinished};
 use pgrx::JsonB;
 
 use super::pending::Pending;
 use crate::config::{self, Config};
 use crate::error::{Failure, Result};
-use crate::{cache, catalog, provision, session, wait};
-
-/// Uploads that are asked about at the same time: enough to hide the way to a store far away, few enough for a store and
-/// a backend that have others to serve.
-const AT_ONCE: usize = 32;
-
-/// Connections that asking about one upload may take.
-const CONNECTIONS: usize = 2;
+use crate::{cache, catalog, provision, session};
 
 /// What the store was seen to hold for an upload.
 pub struct Examined {
@@ -117,34 +110,22 @@ pub fn examine(uploads: &[Pending], recorded: Option<Capabilities>) -> Result<Ve
         (None, Some(place)) => provision::try_out(&config, &place.physical_name)?,
         (None, None) => Capabilities::default(),
     };
+    let mut examined = Vec::with_capacity(uploads.len());
     let mut questions = Vec::with_capacity(uploads.len());
     for (at, pending) in uploads.iter().enumerate() {
+        let absent = Seen::Found(Finding::Absent);
+        examined.push(Examined { upload: pending.id, seen: absent, copy: None, object_key: None });
         if let Some(question) = Question::about(pending, &capabilities)? {
             questions.push((at, question));
         }
     }
-    let mut examined: Vec<Examined> = uploads
-        .iter()
-        .map(|pending| Examined {
-            upload: pending.id,
-            seen: Seen::Found(Finding::Absent),
-            copy: None,
-            object_key: None,
-        })
-        .collect();
     if questions.is_empty() {
         return Ok(examined);
     }
-    let store = session::store(&config)?;
-    let connections = wait::Connections::reserve(questions.len().min(AT_ONCE) * CONNECTIONS);
-    let at_once = connections.count() / CONNECTIONS;
-    let answers = wait::until(each(questions, at_once, move |(at, question)| {
-        let store = store.clone();
-        async move {
-            let answer = question.ask(store, capabilities).await;
-            answer.map(|answer| (at, answer)).map_err(|error| (at, error))
-        }
-    }))?;
+    let answers = session::call_each(&config, questions, move |store, (at, question)| async move {
+        let answer = question.ask(store, capabilities).await;
+        answer.map(|answer| (at, answer)).map_err(|error| (at, error))
+    })?;
     let answers = answers.map_err(|(at, error)| match uploads {
         [_] => Failure::from(error),
         _ => {

@@ -4,7 +4,7 @@ use std::future::Future;
 
 use tokio::task::JoinSet;
 
-/// Runs `ask` for each item, at most `at_once` at the same time, and gives the answers as they come. The first failure is
+/// Runs `ask` for each item, at most `at_once` at the same time, and gives the answers in the items' order. The first failure is
 /// the answer for all: it ends those under way, and the others never begin. Dropping the future ends them as well.
 ///
 /// # Errors
@@ -20,22 +20,26 @@ where
     F: Future<Output = Result<T, E>> + Send + 'static,
 {
     let mut answers = Vec::with_capacity(items.len());
-    let mut items = items.into_iter();
     let mut under_way = JoinSet::new();
-    for item in items.by_ref().take(at_once.max(1)) {
-        under_way.spawn(ask(item));
+    let mut questions = items.into_iter().enumerate().map(move |(at, item)| {
+        let answer = ask(item);
+        async move { (at, answer.await) }
+    });
+    for question in questions.by_ref().take(at_once.max(1)) {
+        under_way.spawn(question);
     }
     while let Some(ended) = under_way.join_next().await {
         match ended {
-            Ok(answer) => answers.push(answer?),
+            Ok((at, answer)) => answers.push((at, answer?)),
             // Nobody else ends them, so it panicked.
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
-        if let Some(item) = items.next() {
-            under_way.spawn(ask(item));
+        if let Some(question) = questions.next() {
+            under_way.spawn(question);
         }
     }
-    Ok(answers)
+    answers.sort_unstable_by_key(|(at, _)| *at);
+    Ok(answers.into_iter().map(|(_, answer)| answer).collect())
 }
 
 #[cfg(test)]
@@ -69,11 +73,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn all_are_asked_and_never_more_at_once_than_allowed() {
+    async fn all_answer_in_order_and_never_more_at_once_than_allowed() {
         for at_once in [0, 1, 3, 100] {
             let crowd = Arc::new(Crowd::default());
             let shared = crowd.clone();
-            let mut answers = each((0..20).collect(), at_once, move |item: u32| {
+            let answers = each((0..20).collect(), at_once, move |item: u32| {
                 let crowd = shared.clone();
                 async move {
                     let _present = Present::enter(&crowd);
@@ -83,7 +87,6 @@ mod tests {
             })
             .await
             .unwrap_or_default();
-            answers.sort_unstable();
             assert_eq!(answers, (0..20).collect::<Vec<_>>());
             assert_eq!(crowd.most.load(Ordering::SeqCst), at_once.clamp(1, 20));
         }
