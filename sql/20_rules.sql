@@ -168,10 +168,8 @@ BEGIN
         -- What was there before, it comes after: as an upload would.
         SELECT * INTO latest FROM storage.files f
         WHERE f.bucket_id = NEW.bucket_id AND f.path = NEW.path ORDER BY f.version DESC LIMIT 1;
-        IF FOUND THEN
-            NEW.version := greatest(NEW.version, latest.version + 1);
-            NEW.previous_version_id := CASE WHEN latest.owner_id = NEW.owner_id THEN latest.id END;
-        END IF;
+        NEW.version := greatest(NEW.version, latest.version + 1);
+        NEW.previous_version_id := CASE WHEN latest.owner_id = NEW.owner_id THEN latest.id END;
     END IF;
     RETURN NEW;
 END $$;

@@ -49,6 +49,8 @@ BEGIN
     SELECT * INTO STRICT here FROM storage.files f WHERE f.id = file_id FOR UPDATE;
     SELECT * INTO STRICT o FROM storage.objects c WHERE c.id = here.object_id;
     SELECT c.access = 'public' INTO was_public FROM storage.buckets c WHERE c.id = here.bucket_id;
+    -- Before the path's lock: whoever moves the version after this one holds that and asks for the lock.
+    UPDATE storage.files f SET previous_version_id = NULL WHERE f.previous_version_id = here.id;
 
     IF upload.path IS NOT NULL THEN
         PERFORM storage_private.hold_lock('path', upload.bucket_id || '/' || upload.path);
@@ -70,7 +72,6 @@ BEGIN
                 clock_timestamp() + CASE WHEN was_public THEN interval '0' ELSE storage_private.deletion_delay() END);
     END IF;
 
-    UPDATE storage.files f SET previous_version_id = NULL WHERE f.previous_version_id = here.id;
     UPDATE storage.files f
     SET tenant_id = b.tenant_id, bucket_id = b.id, object_id = target, path = upload.path, is_current = true,
         previous_version_id = NULL,

@@ -765,6 +765,8 @@ BEGIN
     SELECT * INTO STRICT here FROM storage.files f WHERE f.id = file_id FOR UPDATE;
     SELECT * INTO STRICT o FROM storage.objects c WHERE c.id = here.object_id;
     SELECT c.access = 'public' INTO was_public FROM storage.buckets c WHERE c.id = here.bucket_id;
+    -- Before the path's lock: whoever moves the version after this one holds that and asks for the lock.
+    UPDATE storage.files f SET previous_version_id = NULL WHERE f.previous_version_id = here.id;
 
     IF upload.path IS NOT NULL THEN
         PERFORM storage_private.hold_lock('path', upload.bucket_id || '/' || upload.path);
@@ -786,7 +788,6 @@ BEGIN
                 clock_timestamp() + CASE WHEN was_public THEN interval '0' ELSE storage_private.deletion_delay() END);
     END IF;
 
-    UPDATE storage.files f SET previous_version_id = NULL WHERE f.previous_version_id = here.id;
     UPDATE storage.files f
     SET tenant_id = b.tenant_id, bucket_id = b.id, object_id = target, path = upload.path, is_current = true,
         previous_version_id = NULL,
@@ -952,10 +953,8 @@ BEGIN
         -- What was there before, it comes after: as an upload would.
         SELECT * INTO latest FROM storage.files f
         WHERE f.bucket_id = NEW.bucket_id AND f.path = NEW.path ORDER BY f.version DESC LIMIT 1;
-        IF FOUND THEN
-            NEW.version := greatest(NEW.version, latest.version + 1);
-            NEW.previous_version_id := CASE WHEN latest.owner_id = NEW.owner_id THEN latest.id END;
-        END IF;
+        NEW.version := greatest(NEW.version, latest.version + 1);
+        NEW.previous_version_id := CASE WHEN latest.owner_id = NEW.owner_id THEN latest.id END;
     END IF;
     RETURN NEW;
 END $$;

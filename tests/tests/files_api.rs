@@ -604,6 +604,23 @@ fn two_moves_of_one_file_follow_each_other() {
 }
 
 #[test]
+fn two_versions_that_move_to_one_path_do_not_wait_for_each_other() {
+    let scene = Scene::local();
+    let mut ada = scene.user("ada");
+    let [first, second] =
+        [b"first" as &[u8], b"second"].map(|content| put(&mut ada, "private", content, Some("from")));
+    // It has reached the second version's row, and not yet the path.
+    ada.batch_execute(&format!("BEGIN; UPDATE storage.files SET metadata = metadata WHERE id = '{second}'"))
+        .unwrap();
+    let move_to = |file: &str| format!("SELECT storage.move_file('{file}', 'public', 'to')");
+    let end = format!("{}; COMMIT", move_to(&second));
+    let refusal = refused(behind(&scene, &mut ada, &end, move_to(&first)));
+    assert_eq!(refusal.code(), ("42710", "PATH_TAKEN"));
+    let path: String = scene.value(&format!("SELECT path FROM storage.files WHERE id = '{second}'"));
+    assert_eq!(path, "to");
+}
+
+#[test]
 fn a_download_that_began_before_an_access_was_set_goes_on_until_the_bytes_go() {
     each_store(|scene| {
         let mut ada = scene.user("ada");

@@ -236,6 +236,12 @@ fn a_file_that_is_renamed_to_a_path_is_the_latest_version_there() {
         scene.value(&format!("SELECT previous_version_id::text FROM storage.files WHERE id = '{file}'"))
     };
     assert_eq!((previous(&next), previous(&other)), (Some(other.clone()), Some(second)));
+    // Where nothing was before, it comes after nothing.
+    put(&mut ada, b"old", "d");
+    let renamed = put(&mut ada, b"new", "d");
+    ada.execute("UPDATE storage.files SET path = 'e' WHERE id = $1::text::uuid", &[&renamed]).unwrap();
+    assert_eq!((versions(&scene, "d"), versions(&scene, "e")), ("1".into(), "2*".into()));
+    assert_eq!(previous(&renamed), None);
     // The latest of the earlier ones is what was there last.
     assert_eq!(expire(&mut ada, "path => 'a', keep => 1"), 2);
     assert_downloads(&mut ada, &other, b"other");
