@@ -159,7 +159,8 @@ BEGIN
     PERFORM storage_private.hold_lock('path', NEW.bucket_id || '/' || NEW.path);
     IF EXISTS (SELECT FROM storage.files f
                WHERE f.bucket_id = NEW.bucket_id AND f.path = NEW.path
-                 AND CASE WHEN NEW.is_current THEN f.is_current ELSE f.version = NEW.version OR f.owner_id <> NEW.owner_id END) THEN
+                 AND CASE WHEN NEW.is_current THEN f.is_current
+                     ELSE f.version = NEW.version OR f.version < NEW.version AND f.is_current OR f.owner_id <> NEW.owner_id END) THEN
         PERFORM storage_private.refuse('PATH_TAKEN', 'another file has this path',
             format('Path %s in bucket %s.', NEW.path, NEW.bucket_id),
             'Choose another path, or delete the file that has it.');

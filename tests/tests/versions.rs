@@ -264,13 +264,13 @@ fn an_earlier_version_is_renamed_to_nowhere_where_it_was_not() {
         let put = "SELECT (storage.put_file('shared', 'a.txt', 'shared', 'text/plain', $1)).id::text";
         session.query_one(put, &[&path]).unwrap().get(0)
     };
-    let (first, _second) = (put(&mut ada, "adas"), put(&mut ada, "adas"));
+    let [first, second, _] = [(); 3].map(|()| put(&mut ada, "adas"));
     put(&mut ada, "other");
     put(&mut bob, "bobs");
     let rename = "UPDATE storage.files SET path = $2 WHERE id = $1::text::uuid";
-    // Another's, and a number that is another's already.
-    for path in ["bobs", "other"] {
-        let refusal = refused(ada.query(rename, &[&first, &path]));
+    // Another's, a number that is another's already, and one after the current version's.
+    for (file, path) in [(&first, "bobs"), (&first, "other"), (&second, "other")] {
+        let refusal = refused(ada.query(rename, &[file, &path]));
         assert_eq!(refusal.code(), ("42710", "PATH_TAKEN"), "{path}");
         assert!(refusal.detail.is_some() && refusal.hint.is_some());
     }
@@ -284,7 +284,7 @@ fn an_earlier_version_is_renamed_to_nowhere_where_it_was_not() {
         .unwrap()
         .get(0);
     assert_eq!(listed, 1);
-    assert_eq!(versions(&scene, "adas"), "2*");
+    assert_eq!(versions(&scene, "adas"), "2 3*");
 }
 
 #[test]
