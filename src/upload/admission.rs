@@ -211,9 +211,14 @@ fn check_size(bucket: &Bucket, size: i64) -> Result<()> {
     let one_call = if IN_PARTS.get() { i64::MAX } else { SINGLE_PUT };
     let server = (guc::MAX_FILE_SIZE.get() as i64).min(one_call);
     if size < 1 || size > server {
+        let hint = if size > SINGLE_PUT && server == SINGLE_PUT {
+            "One PUT carries 5 GiB; storage.request_multipart_upload() takes more."
+        } else {
+            "Declare the exact size; pg_storage.max_file_size is the server's limit."
+        };
         return Err(Failure::new(Token::InvalidFileSize, format!("a file has 1 to {server} bytes"))
             .detail(format!("{size} bytes were declared."))
-            .hint("Declare the exact size; pg_storage.max_file_size is the server's limit, and one PUT carries 5 GiB; storage.request_multipart_upload() takes more."));
+            .hint(hint));
     }
     match bucket.max_file_size {
         Some(limit) if size > limit => {
