@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the tests from outside on each store: test-stores.sh [STORE…], of local, garage, garage3 and ceph. FILES names the
 # files of tests/tests to run instead of all. The last lines say for each store how many tests passed and failed, how many
-# stayed on the local store because they are about it, and how often a lack that check() reports was asserted instead.
+# of them had a local store (docs/stores.md says which and why), and how often a lack that check() reports was asserted.
 set -euo pipefail
 # shellcheck source=scripts/env.sh
 source "$(dirname "$0")/env.sh"

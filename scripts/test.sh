@@ -18,10 +18,12 @@ test_environment
 
 phase "Building the tests" all_tests --no-run
 if ((${#BROKEN[@]} == 0)); then phase "Running the tests" all_tests; fi
-# What uploads, deletions and buckets ask of a store, where one of three nodes comes and goes. All of it on each store takes an
-# hour: make test-stores.
-part=(flow verdicts dedup collector bulk provisioning caching)
-if ((${#BROKEN[@]} == 0)); then phase "Running a part of them on garage3" store_tests garage3 "${part[@]}"; fi
+# What uploads, deletions and files ask of a store, where one of three nodes comes and goes, and on Ceph. All of it on each
+# store takes an hour: make test-stores.
+part=(flow verdicts dedup collector bulk files_api caching)
+for store in garage3 ceph; do
+  if ((${#BROKEN[@]} == 0)); then phase "Running a part of them on $store" store_tests "$store" "${part[@]}"; fi
+done
 
 # The guardians of the harness clean up after the test processes end, crashed ones included.
 for ((attempt = 0; attempt < 300; attempt++)); do
