@@ -304,20 +304,17 @@ COMMENT ON FUNCTION storage_private.share_object(uuid, uuid) IS
 'Ends an upload without bytes moving, over an object the caller can already read; false when that object is being collected, is in another physical bucket or has another type.';
 
 -- PL/pgSQL, because it keeps its plan: this runs in every signature.
-CREATE FUNCTION storage_private.locate_files(file_ids uuid[])
+CREATE FUNCTION storage_private.locate_objects(object_ids uuid[], bucket_ids uuid[])
 RETURNS TABLE (physical_name text, key text, access storage.bucket_access, download_url_ttl interval)
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-    RETURN QUERY
-        SELECT o.physical_name, o.key, b.access, b.download_url_ttl
-        FROM unnest(file_ids) WITH ORDINALITY AS asked(id, place)
-        LEFT JOIN storage.files f ON f.id = asked.id
-        LEFT JOIN storage.objects o ON o.id = f.object_id
-        LEFT JOIN storage.buckets b ON b.id = f.bucket_id AND b.deleted_at IS NULL
-        ORDER BY asked.place;
-END $$;
-COMMENT ON FUNCTION storage_private.locate_files(uuid[]) IS 'Where the bytes of files are, one row for each id in order. access is NULL when the bucket is being deleted.';
+LANGUAGE sql STABLE
+BEGIN ATOMIC
+    SELECT o.physical_name, o.key, b.access, b.download_url_ttl
+    FROM unnest(object_ids, bucket_ids) WITH ORDINALITY AS asked(object_id, bucket_id, place)
+    LEFT JOIN storage.objects o ON o.id = asked.object_id
+    LEFT JOIN storage.buckets b ON b.id = asked.bucket_id AND b.deleted_at IS NULL
+    ORDER BY asked.place;
+END;
+COMMENT ON FUNCTION storage_private.locate_objects(uuid[], uuid[]) IS 'Where the objects of files are, one row for each in order; bucket_ids: of the files. access is NULL when the bucket is being deleted.';
 
 -- Deleting a file also touches the version after it; when somebody holds either, a later call will do.
 CREATE FUNCTION storage_private.delete_files(file_ids uuid[]) RETURNS bigint

@@ -300,11 +300,10 @@ CREATE FUNCTION storage.download_urls(
     expires_in interval DEFAULT NULL,
     attachment boolean DEFAULT true
 ) RETURNS SETOF storage.signed_url
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-    RETURN QUERY SELECT s.* FROM storage_private.sign_downloads(file_ids, expires_in, attachment, NULL) s;
-END $$;
+LANGUAGE sql STABLE
+BEGIN ATOMIC
+    SELECT s.* FROM storage_private.sign_downloads(file_ids, expires_in, attachment, NULL) s;
+END;
 COMMENT ON FUNCTION storage.download_urls(uuid[], interval, boolean) IS
 'Presigned GET URLs of many files in one pass, in input order; files that do not exist or that you cannot see have no row. Parameters and errors as for download_url().';
 

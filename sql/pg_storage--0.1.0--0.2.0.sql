@@ -203,6 +203,16 @@ COMMENT ON COLUMN storage.upload_spec.sha256 IS '64 lower-case hex, or NULL.';
 COMMENT ON COLUMN storage.upload_spec.path IS 'Path in the bucket, or NULL.';
 COMMENT ON COLUMN storage.upload_spec.metadata IS 'A JSON object; NULL: an empty one.';
 
+CREATE OR REPLACE FUNCTION storage.download_urls(
+    file_ids   uuid[],
+    expires_in interval DEFAULT NULL,
+    attachment boolean DEFAULT true
+) RETURNS SETOF storage.signed_url
+LANGUAGE sql STABLE
+BEGIN ATOMIC
+    SELECT s.* FROM storage_private.sign_downloads(file_ids, expires_in, attachment, NULL) s;
+END;
+
 CREATE FUNCTION storage_private.open_uploads(
     bucket text, filenames text[], content_types text[], sizes bigint[], sha256s text[], paths text[], metadata jsonb[]
 ) RETURNS TABLE (upload_id uuid, file_id uuid, deduplicated boolean, method text, url text, headers jsonb, expires_at timestamptz)

@@ -108,33 +108,56 @@ pub fn public_url(file: pgrx::Uuid) -> Result<String> {
     })
 }
 
-fn locate(files: &[pgrx::Uuid]) -> Result<Vec<Located>> {
-    let visible: Vec<(pgrx::Uuid, String)> = Operation::Sign.during(|| {
+/// A file as its caller sees it.
+struct Visible {
+    file: pgrx::Uuid,
+    filename: String,
+    object: pgrx::Uuid,
+    bucket: pgrx::Uuid,
+}
+
+fn visible(files: &[pgrx::Uuid]) -> Result<Vec<Visible>> {
+    let missing = || Failure::internal("a file has no columns");
+    Operation::Sign.during(|| {
         catalog::uncompiled(|| {
             catalog::read(
-                "SELECT f.id, f.filename
-         FROM pg_catalog.unnest($1) WITH ORDINALITY AS asked(id, place)
-         JOIN storage.files f ON f.id OPERATOR(pg_catalog.=) asked.id
-         WHERE f.expires_at IS NULL OR f.expires_at OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp()
-         ORDER BY asked.place",
+                "SELECT f.id, f.filename, f.object_id, f.bucket_id
+                 FROM pg_catalog.unnest($1) WITH ORDINALITY AS asked(id, place)
+                 JOIN storage.files f ON f.id OPERATOR(pg_catalog.=) asked.id
+                 WHERE f.expires_at IS NULL OR f.expires_at OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp()
+                 ORDER BY asked.place",
                 &[files.to_vec().into()],
                 |rows| {
-                    rows.map(|row| Ok(row.get(1)?.zip(row.get(2)?))).filter_map(Result::transpose).collect()
+                    rows.map(|row| {
+                        Ok(Visible {
+                            file: row.get(1)?.ok_or_else(missing)?,
+                            filename: row.get(2)?.ok_or_else(missing)?,
+                            object: row.get(3)?.ok_or_else(missing)?,
+                            bucket: row.get(4)?.ok_or_else(missing)?,
+                        })
+                    })
+                    .collect()
                 },
             )
         })
-    })?;
+    })
+}
+
+fn locate(files: &[pgrx::Uuid]) -> Result<Vec<Located>> {
+    let visible = visible(files)?;
     if visible.is_empty() {
         return Ok(Vec::new());
     }
-    let ids: Vec<pgrx::Uuid> = visible.iter().map(|(id, _)| *id).collect();
+    let objects: Vec<pgrx::Uuid> = visible.iter().map(|file| file.object).collect();
+    let buckets: Vec<pgrx::Uuid> = visible.iter().map(|file| file.bucket).collect();
     catalog::as_owner(|| {
         catalog::read(
-            "SELECT physical_name, key, access::pg_catalog.text, download_url_ttl FROM storage_private.locate_files($1)",
-            &[ids.into()],
+            "SELECT physical_name, key, access::pg_catalog.text, download_url_ttl
+             FROM storage_private.locate_objects($1, $2)",
+            &[objects.into(), buckets.into()],
             |rows| {
                 rows.zip(visible)
-                    .map(|(row, (file, filename))| {
+                    .map(|(row, Visible { file, filename, .. })| {
                         let missing = || Failure::internal(format!("the object of file {file} is missing"));
                         // Who is not bound by policies sees files of a bucket that is being deleted, and gets no URL either.
                         let Some(access) = row.get::<String>(3)? else { return Ok(None) };

@@ -84,7 +84,7 @@ extension_sql_file!(
 extension_sql_file!(
     "../sql/40_api.sql",
     name = "public_api",
-    requires = ["own_policies", find_bucket, open_upload, open_form, open_parts]
+    requires = ["own_policies", find_bucket, open_upload, open_form, open_parts, sign_downloads]
 );
 extension_sql_file!("../sql/45_maintenance.sql", name = "maintenance", requires = ["public_api"]);
 extension_sql_file!("../sql/46_bucket_deletion.sql", name = "bucket_deletion", requires = ["maintenance"]);

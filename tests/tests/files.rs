@@ -110,7 +110,7 @@ fn nobody_writes_what_the_server_vouches_for() {
         "SELECT storage.enable_default_policies(false)",
         "SELECT storage_private.maintain()",
         "SELECT storage_private.claim_deletions('b', 1, now(), now(), 0, '1 minute')",
-        "SELECT storage_private.locate_files('{}')",
+        "SELECT storage_private.locate_objects('{}', '{}')",
         "SELECT storage_private.live_object(gen_random_uuid())",
     ] {
         statements.push(statement.to_owned());

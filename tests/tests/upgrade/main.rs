@@ -69,7 +69,7 @@ fn the_script_of_the_version_before_is_as_released() {
     let frozen = Path::new(env!("CARGO_MANIFEST_DIR")).join("upgrade").join(FROZEN);
     assert_eq!(
         flow::sha256(&fs::read(frozen).unwrap()),
-        "40e1cf45f98ed1f204c9a0d15f947e05dff735fdd413741a0c6cf1b7d8d80122"
+        "74b38b8459fb76441358e581e19921dc78810d6e0530bf3484592b5a6433aae2"
     );
 }
 
