@@ -16,38 +16,63 @@ use crate::table::Row;
 
 const MEBIBYTE: f64 = 1024.0;
 
-/// Backends that connected, used the extension, signed, and talked to the store.
+/// Backends that connected, worked on tables of their own, signed, and talked to the store.
+///
+/// What PostgreSQL keeps of its catalog, and PL/pgSQL, a backend has that does anything at all: so the baseline is one that
+/// called a function over a table with policies.
 pub fn backends(sizes: Sizes, scene: &Scene) -> Vec<Row> {
+    let own = format!(
+        "CREATE SCHEMA own; GRANT USAGE ON SCHEMA own TO {0};
+         CREATE TABLE own.folders (id bigint PRIMARY KEY, owner_id text NOT NULL);
+         CREATE TABLE own.notes (id bigint PRIMARY KEY, folder_id bigint REFERENCES own.folders, note text);
+         CREATE INDEX ON own.notes (folder_id);
+         ALTER TABLE own.folders ENABLE ROW LEVEL SECURITY;
+         ALTER TABLE own.notes ENABLE ROW LEVEL SECURITY;
+         CREATE POLICY mine ON own.folders USING (owner_id = current_setting('jwt.claims.user_id'));
+         CREATE POLICY mine ON own.notes USING (EXISTS (SELECT FROM own.folders f WHERE f.id = notes.folder_id));
+         GRANT SELECT ON own.folders, own.notes TO {0};
+         CREATE FUNCTION own.note(note bigint) RETURNS text LANGUAGE plpgsql STABLE AS
+         $$ BEGIN RETURN (SELECT n.note FROM own.notes n WHERE n.id = note.note); END $$;",
+        scene.writer
+    );
+    scene.superuser().batch_execute(&own).expect("make a table of one's own");
     let file = crate::files::add(scene, 1).remove(0);
     let ticket = Upload::declared(b"memory").request(&mut scene.user(USER));
-    let read = vec!["SELECT * FROM storage.list_files('private')".to_owned()];
-    let mut signed = read.clone();
+    let worked = vec!["SELECT own.note(1)".to_owned()];
+    let mut signed = worked.clone();
     signed.push(format!("SELECT storage.download_url('{file}')"));
     let mut talked = signed.clone();
     talked.push(format!("SELECT storage.confirm_upload('{}')", ticket.upload_id));
+    // Another session does the same, as in any server in use: what both only map, neither has for itself.
+    let mut other = scene.user(USER);
+    run(&mut other, &talked);
     let of = |statements: &[String]| {
         median((0..sizes.rounds).map(|_| private_of_a_backend(scene, statements)).collect())
     };
-    let (connected, read, signed, talked) = (of(&[]), of(&read), of(&signed), of(&talked));
+    let (connected, worked, signed, talked) = (of(&[]), of(&worked), of(&signed), of(&talked));
     let row = |what: &str, now: f64, than: &str, before: f64| {
         Row::new(format!("private memory of a backend that {what}"), format!("+ {:.2} MiB", now - before))
             .against(format!("{before:.2} MiB of one that {than}"), now / before)
     };
     vec![
-        row("listed its files", read, "connected", connected),
-        row("listed and signed", signed, "listed", read).goal("+ ≤ 0.5 MiB", signed - read <= 0.5),
-        row("listed, signed and talked to the store", talked, "listed", read)
-            .goal("+ ≤ 6 MiB", talked - read <= 6.0),
+        row("called a function over a table with policies", worked, "connected", connected),
+        row("did that and signed", signed, "did that", worked).goal("+ ≤ 0.5 MiB", signed - worked <= 0.5),
+        row("did that, signed and talked to the store", talked, "did that", worked)
+            .goal("+ ≤ 6 MiB", talked - worked <= 6.0),
     ]
 }
 
 /// MiB of a new backend after these statements.
 fn private_of_a_backend(scene: &Scene, statements: &[String]) -> f64 {
     let mut session = scene.user(USER);
+    run(&mut session, statements);
+    private(pid(&mut session))
+}
+
+fn run(session: &mut Client, statements: &[String]) {
     for statement in statements {
         session.simple_query(statement).expect("a statement");
     }
-    private(pid(&mut session))
 }
 
 fn pid(session: &mut Client) -> u32 {
