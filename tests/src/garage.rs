@@ -2,10 +2,11 @@
 
 use crate::daemon::{Daemon, free_ports};
 use crate::{StoreAccess, environment, eventually, http, scratch};
+use pg_storage_core::digest::Digest;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, Once, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Fixed, because the server lives only on loopback and only for one test process.
 const ACCESS_KEY_ID: &str = "GK000000000000000000000001";
@@ -29,14 +30,16 @@ struct Node {
 impl Garage {
     /// Starts a node with a key that may create buckets, and waits until it is ready.
     pub fn start() -> Self {
-        let (node, access) = Node::start(1, &["--single-node", "--default-access-key"]);
+        let (node, access) = Node::start(1, &secret(), &["--single-node", "--default-access-key"]);
         node.wait();
         Self { nodes: vec![node], access }
     }
 
     /// Starts three nodes that keep everything three times, with a key as above; requests go to the first.
     pub fn start_three() -> Self {
-        let (nodes, mut access): (Vec<Node>, Vec<StoreAccess>) = (0..3).map(|_| Node::start(3, &[])).unzip();
+        let secret = secret();
+        let (nodes, mut access): (Vec<Node>, Vec<StoreAccess>) =
+            (0..3).map(|_| Node::start(3, &secret, &[])).unzip();
         let garage = Self { nodes, access: access.swap_remove(0) };
         // The address of each, by which it is also told from the others.
         let ids: Vec<String> = garage
@@ -165,8 +168,14 @@ impl Garage {
     }
 }
 
+/// What the nodes of one Garage know each other by. One for all would let a node in that another test started on the port
+/// of one that was killed.
+fn secret() -> String {
+    Digest::of(scratch().as_os_str().as_encoded_bytes()).to_hex()
+}
+
 impl Node {
-    fn start(replication: u8, arguments: &[&str]) -> (Self, StoreAccess) {
+    fn start(replication: u8, secret: &str, arguments: &[&str]) -> (Self, StoreAccess) {
         let directory = scratch();
         let [s3, rpc, admin] = free_ports();
         let config = directory.join("garage.toml");
@@ -177,7 +186,7 @@ db_engine = "sqlite"
 replication_factor = {replication}
 rpc_bind_addr = "127.0.0.1:{rpc}"
 rpc_public_addr = "127.0.0.1:{rpc}"
-rpc_secret = "{SECRET_ACCESS_KEY}"
+rpc_secret = "{secret}"
 [s3_api]
 s3_region = "garage"
 api_bind_addr = "127.0.0.1:{s3}"
@@ -206,11 +215,18 @@ api_bind_addr = "127.0.0.1:{admin}"
     }
 
     fn wait(&self) {
-        eventually("Garage to be healthy", LIMIT, || {
+        let health = format!("http://127.0.0.1:{}/health", self.admin);
+        let deadline = Instant::now() + LIMIT;
+        loop {
             self.daemon().assert_running();
-            http::try_get(&format!("http://127.0.0.1:{}/health", self.admin))
-                .filter(http::Response::is_success)
-        });
+            let answer = http::try_get(&health);
+            if answer.as_ref().is_some_and(http::Response::is_success) {
+                return;
+            }
+            let said = answer.map(|answer| answer.text());
+            assert!(Instant::now() < deadline, "Garage is not healthy: {said:?}\n{}", self.daemon().log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// Whether it succeeded, and what it printed.
