@@ -11,6 +11,7 @@ use pg_storage_core::key::upload_of;
 use pg_storage_core::presign::Method;
 use postgres::Client;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// A page's origin that the scenes on remote stores allow.
@@ -152,8 +153,10 @@ impl Scene {
 
     fn new(cluster: &'static Cluster, store: StoreAccess, direct: bool) -> Self {
         let database = cluster.database();
-        // Physical buckets of different tests are told apart by their prefix.
-        let prefix = database.name().replace('_', "-");
+        // Physical buckets of different tests are told apart by their prefix; other clusters have databases of this name.
+        static SCENES: AtomicUsize = AtomicUsize::new(1);
+        let prefix =
+            format!("{}-{}", database.name().replace('_', "-"), SCENES.fetch_add(1, Ordering::Relaxed));
         let scene = Self {
             writer: database.role("writer"),
             manager: database.role("manager"),

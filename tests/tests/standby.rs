@@ -1,6 +1,7 @@
 //! A standby signs downloads and nothing else, and never touches the store; neither does a read-only transaction.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use pg_storage_tests::choice::lacks;
 use pg_storage_tests::flow::{self, Upload};
 use pg_storage_tests::{Cluster, LocalStore, Options, StoreAccess, eventually, http, refused, scene};
 use postgres::Client;
@@ -34,6 +35,8 @@ struct Scenery {
     public: String,
     pending: String,
     bucket: String,
+    /// Whether the store lets read without a signature what is public.
+    public_read: bool,
 }
 
 impl Scenery {
@@ -49,8 +52,10 @@ impl Scenery {
         assert!(pending.put(b"pending").is_success());
         let bucket = "SELECT id::text FROM storage.buckets WHERE key = 'private'";
         let bucket = ada.query_one(bucket, &[]).unwrap().get(0);
+        let told = "SELECT status = 'ok' FROM storage.check() WHERE name = 'public_read'";
+        let public_read = database.superuser().query_one(told, &[]).unwrap().get(0);
         let database = database.name().to_owned();
-        Self { primary, database, manager, file, public, pending: pending.upload_id, bucket }
+        Self { primary, database, manager, file, public, pending: pending.upload_id, bucket, public_read }
     }
 
     fn ada(&self, cluster: &Cluster) -> Client {
@@ -77,7 +82,13 @@ impl Scenery {
         ] {
             let query = self.filled(query).replace("{public}", &self.public);
             let url: String = session.query_one(&query, &[]).unwrap().get(0);
-            assert_eq!(http::get(&url).body, b"replicated", "{query}");
+            let answer = http::get(&url);
+            if !self.public_read && query.contains("public_url") {
+                lacks("public_read");
+                assert_eq!(answer.status, 403, "{query}");
+            } else {
+                assert_eq!(answer.body, b"replicated", "{query}");
+            }
         }
     }
 
