@@ -157,7 +157,8 @@ CREATE TABLE storage.files (
     sha256              text NOT NULL CHECK (sha256 ~ '^[0-9a-f]{64}$'),
     metadata            jsonb NOT NULL DEFAULT '{}' CHECK (jsonb_typeof(metadata) = 'object'),
     expires_at          timestamptz,
-    created_at          timestamptz NOT NULL DEFAULT now()
+    created_at          timestamptz NOT NULL DEFAULT now(),
+    superseded_at       timestamptz
 );
 CREATE UNIQUE INDEX files_path_unique ON storage.files (bucket_id, path) WHERE is_current AND path IS NOT NULL;
 CREATE INDEX files_versions ON storage.files (bucket_id, path, version) WHERE path IS NOT NULL;
@@ -185,6 +186,7 @@ COMMENT ON COLUMN storage.files.sha256 IS 'Digest, 64 lower-case hex, verified.'
 COMMENT ON COLUMN storage.files.metadata IS 'Anything the application wants to keep; a JSON object.';
 COMMENT ON COLUMN storage.files.expires_at IS 'When it vanishes; NULL: never.';
 COMMENT ON COLUMN storage.files.created_at IS 'When it was confirmed.';
+COMMENT ON COLUMN storage.files.superseded_at IS 'When a later upload took the path. NULL: it is current, or that was before 0.2.0; then it does not expire by age.';
 
 CREATE TABLE storage.upload_requests (
     id            uuid PRIMARY KEY DEFAULT gen_random_uuid(),

@@ -152,6 +152,7 @@ BEGIN
     ELSIF NEW.path IS NULL THEN
         -- A version of no path would be neither listed nor expired.
         NEW.is_current := true;
+        NEW.superseded_at := NULL;
         NEW.previous_version_id := NULL;
         RETURN NEW;
     END IF;

@@ -174,7 +174,7 @@ BEGIN
             PERFORM storage_private.refuse('PATH_TAKEN', 'another user''s file has this path',
                 format('Path %s in bucket %s.', upload.path, upload.bucket_id), 'Choose another path.');
         END IF;
-        UPDATE storage.files f SET is_current = false WHERE f.id = taken.id;
+        UPDATE storage.files f SET is_current = false, superseded_at = clock_timestamp() WHERE f.id = taken.id;
         -- Numbers go on from the highest that is left, also when the current version was deleted.
         SELECT * INTO previous FROM storage.files f
         WHERE f.bucket_id = upload.bucket_id AND f.path = upload.path ORDER BY f.version DESC LIMIT 1;

@@ -74,7 +74,7 @@ BEGIN
 
     UPDATE storage.files f
     SET tenant_id = b.tenant_id, bucket_id = b.id, object_id = target, path = upload.path, is_current = true,
-        previous_version_id = NULL,
+        superseded_at = NULL, previous_version_id = NULL,
         version = 1 + coalesce((SELECT max(v.version) FROM storage.files v WHERE v.bucket_id = b.id AND v.path = upload.path), 0),
         expires_at = clock_timestamp() + least(b.file_ttl, CASE WHEN b.access = 'temp' THEN interval '1 day' END)
     WHERE f.id = here.id

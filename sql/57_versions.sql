@@ -39,21 +39,19 @@ BEGIN
             'keep: how many earlier versions of each path stay at least; older_than: for how long they stay at least.');
     END IF;
     WITH versions AS MATERIALIZED (
-        SELECT f.id,
-               row_number() OVER (PARTITION BY f.path, f.is_current ORDER BY f.version DESC, f.id DESC) AS place,
-               coalesce(lead(f.created_at) OVER (PARTITION BY f.path ORDER BY f.version, f.id), f.created_at) AS superseded_at
+        SELECT f.id, row_number() OVER (PARTITION BY f.path, f.is_current ORDER BY f.version DESC, f.id DESC) AS place
         FROM storage.files f
         WHERE f.bucket_id = target AND f.path IS NOT NULL AND (expire_versions.path IS NULL OR f.path = expire_versions.path)
     )
     -- Looked at again once the row is held: it may have become current meanwhile, at another path.
     DELETE FROM storage.files f USING versions v
     WHERE f.id = v.id AND NOT f.is_current
-      AND (keep IS NULL OR v.place > keep) AND (older_than IS NULL OR v.superseded_at < clock_timestamp() - older_than);
+      AND (keep IS NULL OR v.place > keep) AND (older_than IS NULL OR f.superseded_at < clock_timestamp() - older_than);
     GET DIAGNOSTICS expired = ROW_COUNT;
     RETURN expired;
 END $$;
 COMMENT ON FUNCTION storage.expire_versions(text, text, integer, interval) IS
-'Deletes earlier versions of files and says how many; never a current one. bucket: key or id. path: of one file; NULL: of all in the bucket, which are read for it. keep: the latest earlier versions of each path that stay. older_than: for how long a version stays after the next one replaced it. With both given, one goes that is beyond both. Only versions that the caller may delete. Errors: BUCKET_NOT_FOUND, INVALID_LIMIT, READ_ONLY.';
+'Deletes earlier versions of files and says how many; never a current one. bucket: key or id. path: of one file; NULL: of all in the bucket, which are read for it. keep: the latest earlier versions of each path that stay. older_than: for how long a version stays after the next one replaced it, whatever became of that. With both given, one goes that is beyond both. Only versions that the caller may delete. Errors: BUCKET_NOT_FOUND, INVALID_LIMIT, READ_ONLY.';
 
 -- Most files have none, and cost it nothing.
 CREATE INDEX files_metadata ON storage.files USING gin (metadata jsonb_path_ops) WHERE metadata <> '{}';

@@ -800,7 +800,7 @@ BEGIN
 
     UPDATE storage.files f
     SET tenant_id = b.tenant_id, bucket_id = b.id, object_id = target, path = upload.path, is_current = true,
-        previous_version_id = NULL,
+        superseded_at = NULL, previous_version_id = NULL,
         version = 1 + coalesce((SELECT max(v.version) FROM storage.files v WHERE v.bucket_id = b.id AND v.path = upload.path), 0),
         expires_at = clock_timestamp() + least(b.file_ttl, CASE WHEN b.access = 'temp' THEN interval '1 day' END)
     WHERE f.id = here.id
@@ -934,6 +934,64 @@ FROM PUBLIC;
 
 -- Versions, and search by metadata.
 
+ALTER TABLE storage.files ADD COLUMN superseded_at timestamptz;
+COMMENT ON COLUMN storage.files.superseded_at IS 'When a later upload took the path. NULL: it is current, or that was before 0.2.0; then it does not expire by age.';
+
+CREATE OR REPLACE FUNCTION storage_private.finish_upload(upload storage.upload_requests, object_id uuid) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    b storage.buckets;
+    o storage.objects;
+    taken storage.files;
+    previous storage.files;
+    made storage.files;
+BEGIN
+    -- The lock that the file's foreign key takes anyway, taken before looking: whoever marks the bucket as deleted waits
+    -- for this transaction, or this one for him and then sees it.
+    SELECT * INTO b FROM storage.buckets WHERE id = upload.bucket_id AND deleted_at IS NULL FOR KEY SHARE;
+    IF NOT FOUND THEN
+        PERFORM storage_private.refuse('UPLOAD_NOT_FOUND', 'no such upload', format('Asked for %L.', upload.id),
+            'storage.upload_requests lists your uploads.');
+    END IF;
+    SELECT * INTO STRICT o FROM storage.objects WHERE id = object_id;
+
+    IF upload.path IS NOT NULL THEN
+        -- Two uploads to one path would otherwise both see the same predecessor.
+        PERFORM storage_private.hold_lock('path', upload.bucket_id || '/' || upload.path);
+        SELECT * INTO taken FROM storage.files f
+        WHERE f.bucket_id = upload.bucket_id AND f.path = upload.path AND f.is_current FOR NO KEY UPDATE;
+        IF taken.owner_id <> upload.owner_id THEN
+            PERFORM storage_private.refuse('PATH_TAKEN', 'another user''s file has this path',
+                format('Path %s in bucket %s.', upload.path, upload.bucket_id), 'Choose another path.');
+        END IF;
+        UPDATE storage.files f SET is_current = false, superseded_at = clock_timestamp() WHERE f.id = taken.id;
+        -- Numbers go on from the highest that is left, also when the current version was deleted.
+        SELECT * INTO previous FROM storage.files f
+        WHERE f.bucket_id = upload.bucket_id AND f.path = upload.path ORDER BY f.version DESC LIMIT 1;
+    END IF;
+
+    INSERT INTO storage.files (id, tenant_id, bucket_id, object_id, owner_id, filename, path, version,
+                               previous_version_id, content_type, size, sha256, metadata, expires_at, created_at)
+    VALUES (upload.file_id, upload.tenant_id, upload.bucket_id, o.id, upload.owner_id, upload.filename, upload.path,
+            coalesce(previous.version, 0) + 1, CASE WHEN previous.owner_id = upload.owner_id THEN previous.id END, o.content_type, o.size, encode(o.sha256, 'hex'),
+            upload.metadata,
+            upload.created_at + least(b.file_ttl, CASE WHEN b.access = 'temp' THEN interval '1 day' END),
+            clock_timestamp())
+    RETURNING * INTO made;
+
+    -- Here and in no trigger on files: a restored dump would fire that for every file once more.
+    IF storage_private.event_retention() > '0' THEN
+        INSERT INTO storage.events (kind, file_id, upload_id, bucket_id, object_id, tenant_id, owner_id, filename, path,
+                                    content_type, size)
+        VALUES ('created', made.id, upload.id, made.bucket_id, made.object_id, made.tenant_id, made.owner_id, made.filename,
+                made.path, made.content_type, made.size);
+    END IF;
+
+    UPDATE storage.upload_requests u SET status = 'uploaded', reason = NULL, finished_at = clock_timestamp()
+    WHERE u.id = upload.id;
+END $$;
+
 -- Definer: a path may be taken by a file that the caller cannot see.
 CREATE OR REPLACE FUNCTION storage_private.check_file() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -947,6 +1005,7 @@ BEGIN
     ELSIF NEW.path IS NULL THEN
         -- A version of no path would be neither listed nor expired.
         NEW.is_current := true;
+        NEW.superseded_at := NULL;
         NEW.previous_version_id := NULL;
         RETURN NEW;
     END IF;
@@ -1016,21 +1075,19 @@ BEGIN
             'keep: how many earlier versions of each path stay at least; older_than: for how long they stay at least.');
     END IF;
     WITH versions AS MATERIALIZED (
-        SELECT f.id,
-               row_number() OVER (PARTITION BY f.path, f.is_current ORDER BY f.version DESC, f.id DESC) AS place,
-               coalesce(lead(f.created_at) OVER (PARTITION BY f.path ORDER BY f.version, f.id), f.created_at) AS superseded_at
+        SELECT f.id, row_number() OVER (PARTITION BY f.path, f.is_current ORDER BY f.version DESC, f.id DESC) AS place
         FROM storage.files f
         WHERE f.bucket_id = target AND f.path IS NOT NULL AND (expire_versions.path IS NULL OR f.path = expire_versions.path)
     )
     -- Looked at again once the row is held: it may have become current meanwhile, at another path.
     DELETE FROM storage.files f USING versions v
     WHERE f.id = v.id AND NOT f.is_current
-      AND (keep IS NULL OR v.place > keep) AND (older_than IS NULL OR v.superseded_at < clock_timestamp() - older_than);
+      AND (keep IS NULL OR v.place > keep) AND (older_than IS NULL OR f.superseded_at < clock_timestamp() - older_than);
     GET DIAGNOSTICS expired = ROW_COUNT;
     RETURN expired;
 END $$;
 COMMENT ON FUNCTION storage.expire_versions(text, text, integer, interval) IS
-'Deletes earlier versions of files and says how many; never a current one. bucket: key or id. path: of one file; NULL: of all in the bucket, which are read for it. keep: the latest earlier versions of each path that stay. older_than: for how long a version stays after the next one replaced it. With both given, one goes that is beyond both. Only versions that the caller may delete. Errors: BUCKET_NOT_FOUND, INVALID_LIMIT, READ_ONLY.';
+'Deletes earlier versions of files and says how many; never a current one. bucket: key or id. path: of one file; NULL: of all in the bucket, which are read for it. keep: the latest earlier versions of each path that stay. older_than: for how long a version stays after the next one replaced it, whatever became of that. With both given, one goes that is beyond both. Only versions that the caller may delete. Errors: BUCKET_NOT_FOUND, INVALID_LIMIT, READ_ONLY.';
 
 -- Most files have none, and cost it nothing.
 CREATE INDEX files_metadata ON storage.files USING gin (metadata jsonb_path_ops) WHERE metadata <> '{}';

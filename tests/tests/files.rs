@@ -67,6 +67,7 @@ fn nobody_writes_what_the_server_vouches_for() {
         "sha256",
         "expires_at",
         "created_at",
+        "superseded_at",
     ]
     .map(|column| format!("UPDATE storage.files SET {column} = {column}"))
     .into();

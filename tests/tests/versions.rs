@@ -81,10 +81,12 @@ fn versions_go_by_number_or_age_and_the_current_one_stays() {
             (versions(scene, "a"), versions(scene, "b/c")),
             ("3 4 5 6*".into(), "1 2 3 4 5 6*".into())
         );
-        // A version's age counts from when the next one came: 1 to 3 were replaced long ago, but 3 is among the latest three.
+        // 1 to 3 were replaced long ago, but 3 is among the latest three.
         scene
             .superuser()
-            .batch_execute("UPDATE storage.files SET created_at = now() - interval '1 day' WHERE path = 'b/c' AND version <= 4")
+            .batch_execute(
+                "UPDATE storage.files SET superseded_at = now() - interval '1 day' WHERE path = 'b/c' AND version <= 3",
+            )
             .unwrap();
         assert_eq!(expire(&mut ada, "keep => 3, older_than => '1 hour'"), 2);
         assert_eq!(versions(scene, "b/c"), "3 4 5 6*");
@@ -99,6 +101,41 @@ fn versions_go_by_number_or_age_and_the_current_one_stays() {
             assert_downloads(&mut ada, file, bytes);
         }
     });
+}
+
+#[test]
+fn age_counts_from_the_replacement_wherever_the_next_version_went() {
+    let scene = Scene::local();
+    let mut ada = scene.user("ada");
+    for gone in [
+        "SELECT storage.delete_file('{file}')",
+        "UPDATE storage.files SET path = path || '-renamed' WHERE id = '{file}'",
+        "SELECT storage.move_file('{file}', 'temp')",
+    ] {
+        let old = put(&mut ada, b"two years old", "aged");
+        let aged = "UPDATE storage.files SET created_at = now() - interval '2 years' WHERE path = 'aged'";
+        scene.superuser().batch_execute(aged).unwrap();
+        let new = put(&mut ada, b"a moment old", "aged");
+        ada.batch_execute(&gone.replace("{file}", &new)).unwrap();
+        assert_eq!(expire(&mut ada, "path => 'aged', older_than => '30 days'"), 0, "{gone}");
+        assert_downloads(&mut ada, &old, b"two years old");
+        let later =
+            "UPDATE storage.files SET superseded_at = superseded_at - interval '31 days' WHERE path = 'aged'";
+        scene.superuser().batch_execute(later).unwrap();
+        assert_eq!(expire(&mut ada, "path => 'aged', older_than => '30 days'"), 1, "{gone}");
+    }
+    // What is current again was replaced by nothing.
+    for parted in [
+        "UPDATE storage.files SET path = NULL WHERE id = '{file}'",
+        "SELECT storage.move_file('{file}', path => 'b')",
+    ] {
+        let file = put(&mut ada, b"first", "a");
+        put(&mut ada, b"second", "a");
+        let replaced = format!("SELECT superseded_at IS NOT NULL FROM storage.files WHERE id = '{file}'");
+        assert!(scene.value::<bool>(&replaced));
+        ada.batch_execute(&parted.replace("{file}", &file)).unwrap();
+        assert!(!scene.value::<bool>(&replaced), "{parted}");
+    }
 }
 
 #[test]
