@@ -56,8 +56,8 @@ COMMENT ON FUNCTION storage_private.get(uuid) IS
 'The bytes of a file that the caller may download. Errors: those of storage.get_file().';
 COMMENT ON FUNCTION storage_private.copy(uuid, uuid, text, text) IS
 'Makes a second file with the bytes of one that the caller may download, and gives its id. Errors: those of storage.copy_file().';
-COMMENT ON FUNCTION storage_private.relocate(uuid, uuid, text) IS
-'Moves a file that the caller may change. Errors: those of storage.move_file().';
+COMMENT ON FUNCTION storage_private.relocate(uuid, uuid, text, boolean) IS
+'Moves a file that the caller may change. with_earlier: the earlier versions of its path that have the same owner go first, and stay earlier. Errors: those of storage.move_file().';
 COMMENT ON FUNCTION storage_private.search(uuid, text, integer, uuid) IS
 'The ids of files that are described so and that the caller may list. Errors: those of storage.search_files().';
 COMMENT ON FUNCTION storage_private.look_at_objects(text, boolean, text[], bigint[], text[], text[]) IS

@@ -56,7 +56,7 @@ BEGIN
              ' storage.move_file(uuid, text, text), storage.set_file_access(uuid, storage.bucket_access),'
              ' storage.restore_version(uuid), storage.expire_versions(text, text, integer, interval),'
              ' storage_private.put(uuid, text, bytea, text, text, jsonb), storage_private.copy(uuid, uuid, text, text),'
-             ' storage_private.relocate(uuid, uuid, text)'),
+             ' storage_private.relocate(uuid, uuid, text, boolean)'),
             ('EXECUTE ON FUNCTION'
              ' storage.request_upload_url(text, text, text, bigint, text, text, jsonb, interval),'
              ' storage.request_upload_urls(text, storage.upload_spec[]),'

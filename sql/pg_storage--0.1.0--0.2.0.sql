@@ -560,7 +560,7 @@ BEGIN
              ' storage.move_file(uuid, text, text), storage.set_file_access(uuid, storage.bucket_access),'
              ' storage.restore_version(uuid), storage.expire_versions(text, text, integer, interval),'
              ' storage_private.put(uuid, text, bytea, text, text, jsonb), storage_private.copy(uuid, uuid, text, text),'
-             ' storage_private.relocate(uuid, uuid, text)'),
+             ' storage_private.relocate(uuid, uuid, text, boolean)'),
             ('EXECUTE ON FUNCTION'
              ' storage.request_upload_url(text, text, text, bigint, text, text, jsonb, interval),'
              ' storage.request_upload_urls(text, storage.upload_spec[]),'
@@ -715,7 +715,7 @@ CREATE FUNCTION storage_private.get(file_id uuid) RETURNS bytea
 STABLE LANGUAGE c AS 'MODULE_PATHNAME', 'get_wrapper';
 CREATE FUNCTION storage_private.copy(file_id uuid, bucket_id uuid, path text, filename text) RETURNS uuid
 VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', 'copy_wrapper';
-CREATE FUNCTION storage_private.relocate(file_id uuid, bucket_id uuid, path text) RETURNS void
+CREATE FUNCTION storage_private.relocate(file_id uuid, bucket_id uuid, path text, with_earlier boolean) RETURNS void
 VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', 'relocate_wrapper';
 COMMENT ON FUNCTION storage_private.put(uuid, text, bytea, text, text, jsonb) IS
 'Makes a file of bytes and gives its id. Errors: those of storage.put_file().';
@@ -723,8 +723,8 @@ COMMENT ON FUNCTION storage_private.get(uuid) IS
 'The bytes of a file that the caller may download. Errors: those of storage.get_file().';
 COMMENT ON FUNCTION storage_private.copy(uuid, uuid, text, text) IS
 'Makes a second file with the bytes of one that the caller may download, and gives its id. Errors: those of storage.copy_file().';
-COMMENT ON FUNCTION storage_private.relocate(uuid, uuid, text) IS
-'Moves a file that the caller may change. Errors: those of storage.move_file().';
+COMMENT ON FUNCTION storage_private.relocate(uuid, uuid, text, boolean) IS
+'Moves a file that the caller may change. with_earlier: the earlier versions of its path that have the same owner go first, and stay earlier. Errors: those of storage.move_file().';
 
 CREATE FUNCTION storage_private.kept_at(file_id uuid)
 RETURNS TABLE (object_id uuid, physical_name text, key text, access storage.bucket_access, verify_content_type boolean, endpoint text)
@@ -751,9 +751,22 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION storage_private.hold_file(uuid) IS 'The same, and the file is held against deletion until the transaction ends.';
 
+CREATE FUNCTION storage_private.earlier_versions(file_id uuid) RETURNS SETOF uuid
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN QUERY
+        SELECT v.id FROM storage.files f
+        JOIN storage.files v ON v.bucket_id = f.bucket_id AND v.path = f.path AND v.owner_id = f.owner_id AND NOT v.is_current
+        WHERE f.id = $1 AND f.is_current AND (v.expires_at IS NULL OR v.expires_at > clock_timestamp())
+        ORDER BY v.version;
+END $$;
+COMMENT ON FUNCTION storage_private.earlier_versions(uuid) IS
+'The earlier versions of a current file that have its owner and are not over, oldest first.';
+
 -- Whoever moves a file has been allowed to change it and to upload where it goes: the request is that upload. It goes
 -- again, because it was none: its room is the file's from now on.
-CREATE FUNCTION storage_private.relocate_file(file_id uuid, upload_id uuid, new_key text, new_etag text) RETURNS void
+CREATE FUNCTION storage_private.relocate_file(file_id uuid, upload_id uuid, new_key text, new_etag text, becomes_current boolean) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -762,6 +775,7 @@ DECLARE
     o storage.objects;
     b storage.buckets;
     was_public boolean;
+    latest storage.files;
     there storage.files;
     target uuid;
 BEGIN
@@ -798,10 +812,14 @@ BEGIN
                 clock_timestamp() + CASE WHEN was_public THEN interval '0' ELSE storage_private.deletion_delay() END);
     END IF;
 
+    -- What was there before, it comes after: as an upload would.
+    SELECT * INTO latest FROM storage.files v
+    WHERE v.bucket_id = b.id AND v.path = upload.path ORDER BY v.version DESC LIMIT 1;
     UPDATE storage.files f
-    SET tenant_id = b.tenant_id, bucket_id = b.id, object_id = target, path = upload.path, is_current = true,
-        superseded_at = NULL, previous_version_id = NULL,
-        version = 1 + coalesce((SELECT max(v.version) FROM storage.files v WHERE v.bucket_id = b.id AND v.path = upload.path), 0),
+    SET tenant_id = b.tenant_id, bucket_id = b.id, object_id = target, path = upload.path, is_current = becomes_current,
+        superseded_at = CASE WHEN NOT becomes_current THEN f.superseded_at END,
+        version = coalesce(latest.version, 0) + 1,
+        previous_version_id = CASE WHEN latest.owner_id = f.owner_id THEN latest.id END,
         expires_at = clock_timestamp() + least(b.file_ttl, CASE WHEN b.access = 'temp' THEN interval '1 day' END)
     WHERE f.id = here.id
     RETURNING * INTO there;
@@ -822,8 +840,8 @@ BEGIN
     SET status = 'uploaded', physical_name = NULL, object_key = NULL, final_key = NULL WHERE u.id = upload.id;
     DELETE FROM storage.upload_requests u WHERE u.id = upload.id;
 END $$;
-COMMENT ON FUNCTION storage_private.relocate_file(uuid, uuid, text, text) IS
-'Puts a file where an upload request says, over its object or over a copy at new_key that was verified, and removes the request. Errors: BUCKET_NOT_FOUND, PATH_TAKEN.';
+COMMENT ON FUNCTION storage_private.relocate_file(uuid, uuid, text, text, boolean) IS
+'Puts a file where an upload request says, over its object or over a copy at new_key that was verified, and removes the request. becomes_current: false: it is earlier than one that comes to the path next. Errors: BUCKET_NOT_FOUND, PATH_TAKEN.';
 
 CREATE FUNCTION storage.put_file(
     bucket       text,
@@ -883,7 +901,7 @@ DECLARE
     f storage.files;
 BEGIN
     PERFORM storage_private.require_writable();
-    PERFORM storage_private.relocate(file_id, CASE WHEN bucket IS NOT NULL THEN storage_private.find_bucket(bucket) END, path);
+    PERFORM storage_private.relocate(file_id, CASE WHEN bucket IS NOT NULL THEN storage_private.find_bucket(bucket) END, path, false);
     SELECT * INTO f FROM storage.files WHERE id = file_id;
     RETURN f;
 END $$;
@@ -920,15 +938,18 @@ BEGIN
         PERFORM storage_private.refuse('DEFAULT_BUCKET_AMBIGUOUS', 'there are several buckets of this access',
             format('Candidates: %s.', array_to_string(candidates, ', ')), 'Name one to storage.move_file(), or make one the default.');
     END IF;
-    RETURN storage.move_file(file_id, candidates[1]::text);
+    -- What is no longer public was not before. What becomes public, its owner has seen; what it was is another matter.
+    PERFORM storage_private.relocate(file_id, candidates[1], NULL, here.access = 'public');
+    SELECT * INTO f FROM storage.files c WHERE c.id = file_id;
+    RETURN f;
 END $$;
 COMMENT ON FUNCTION storage.set_file_access(uuid, storage.bucket_access) IS
-'Moves a file to the bucket of this access that has the same owner as its own: the default one, else the one whose key is that word, else the only one. The store copies the bytes, they are verified, and the old are removed: with those of a public bucket its public URL goes too, unless another public file has the same bytes; caches in front keep what they have. Earlier versions stay where they are, with their URLs, until storage.expire_versions() or you delete them. Nothing happens when the access is the file''s already. Errors: FILE_NOT_FOUND, DEFAULT_BUCKET_MISSING, DEFAULT_BUCKET_AMBIGUOUS, those of move_file().';
+'Moves a file to the bucket of this access that has the same owner as its own: the default one, else the one whose key is that word, else the only one. The store copies the bytes, they are verified, and the old are removed: with those of a public bucket its public URL goes too, unless another public file has the same bytes; caches in front keep what they have. Out of a public bucket the earlier versions of its path that have the same owner go along, oldest first, each by the same move, all or none: they keep their order, and none stays public. Into a public bucket the file goes alone: what it was before is not published. So does an earlier version that is named itself. Versions of other users stay where they are, and public. Nothing happens when the access is the file''s already. Errors: FILE_NOT_FOUND, DEFAULT_BUCKET_MISSING, DEFAULT_BUCKET_AMBIGUOUS, those of move_file().';
 
 REVOKE ALL ON FUNCTION
     storage_private.put(uuid, text, bytea, text, text, jsonb), storage_private.get(uuid), storage_private.copy(uuid, uuid, text, text),
-    storage_private.relocate(uuid, uuid, text), storage_private.kept_at(uuid), storage_private.hold_file(uuid),
-    storage_private.relocate_file(uuid, uuid, text, text), storage.put_file(text, text, bytea, text, text, jsonb), storage.get_file(uuid),
+    storage_private.relocate(uuid, uuid, text, boolean), storage_private.kept_at(uuid), storage_private.hold_file(uuid),
+    storage_private.earlier_versions(uuid), storage_private.relocate_file(uuid, uuid, text, text, boolean), storage.put_file(text, text, bytea, text, text, jsonb), storage.get_file(uuid),
     storage.copy_file(uuid, text, text, text), storage.move_file(uuid, text, text), storage.set_file_access(uuid, storage.bucket_access)
 FROM PUBLIC;
 

@@ -130,10 +130,15 @@ mod storage_private {
         places::copy(or_nil(file_id), bucket_id, path, filename).or_raise()
     }
 
-    /// Moves a file that the caller may change.
+    /// Moves a file that the caller may change, alone or with the earlier versions of its path.
     #[pg_extern(volatile)]
-    fn relocate(file_id: Option<Uuid>, bucket_id: Option<Uuid>, path: Option<&str>) {
-        places::relocate(or_nil(file_id), bucket_id, path).or_raise();
+    fn relocate(
+        file_id: Option<Uuid>,
+        bucket_id: Option<Uuid>,
+        path: Option<&str>,
+        with_earlier: Option<bool>,
+    ) {
+        places::relocate(or_nil(file_id), bucket_id, path, with_earlier.unwrap_or(false)).or_raise();
     }
 
     /// The ids of files that are described so and that the caller may list.

@@ -36,29 +36,62 @@ pub fn copy(
 
 /// Gives a file another place, and leaves it the file it is.
 ///
-/// `bucket`: `None`, the one it is in. `path`: `None`, the one it has.
+/// `bucket`: `None`, the one it is in. `path`: `None`, the one it has. `with_earlier`: what its path was before and its owner
+/// has goes the same way first, and stays earlier than it.
 ///
 /// # Errors
 /// `FILE_NOT_FOUND`, also where the caller may not change it, `PATH_TAKEN`, those of a request for an upload to another
 /// bucket, and those of the store.
-pub fn relocate(file: pgrx::Uuid, bucket: Option<pgrx::Uuid>, path: Option<&str>) -> Result<()> {
+pub fn relocate(
+    file: pgrx::Uuid,
+    bucket: Option<pgrx::Uuid>,
+    path: Option<&str>,
+    with_earlier: bool,
+) -> Result<()> {
+    if with_earlier {
+        // Held, it is not replaced; and whoever may not change it is told nothing of the others.
+        hold_for_change(file, None)?;
+        for version in earlier_versions(file)? {
+            relocate_one(version, bucket, path, false)?;
+        }
+    }
+    relocate_one(file, bucket, path, true)
+}
+
+/// As the caller, who must be allowed to change it; and nobody else does until the transaction ends.
+fn hold_for_change(file: pgrx::Uuid, path: Option<&str>) -> Result<()> {
+    let changed = catalog::write(
+        "UPDATE storage.files SET path = COALESCE($2, path) WHERE id OPERATOR(pg_catalog.=) $1",
+        &[file.into(), path.into()],
+        |rows| Ok(rows.len()),
+    )?;
+    if changed == 0 { Err(not_found(file)) } else { Ok(()) }
+}
+
+/// The earlier versions of its path that have the same owner, seen or not, oldest first; of a current file alone.
+fn earlier_versions(file: pgrx::Uuid) -> Result<Vec<pgrx::Uuid>> {
+    catalog::as_owner(|| {
+        catalog::write("SELECT storage_private.earlier_versions($1)", &[file.into()], |rows| {
+            rows.map(|row| row.get(1)).filter_map(|id| id.transpose().map(|id| Ok(id?))).collect()
+        })
+    })
+}
+
+fn relocate_one(
+    file: pgrx::Uuid,
+    bucket: Option<pgrx::Uuid>,
+    path: Option<&str>,
+    becomes_current: bool,
+) -> Result<()> {
     // An earlier version that goes to another path is a file of its own there, as in another bucket.
     let leaves = |here: &Readable| {
         let parts = !here.is_current && path.is_some_and(|path| here.path.as_deref() != Some(path));
         let to = bucket.unwrap_or(here.bucket);
         (to != here.bucket || parts).then_some(to)
     };
-    // As the caller, who must be allowed to change it; and nobody else does until the transaction ends. Where it leaves,
-    // its path is held against those there.
+    // Where it leaves, its path is held against those there.
     let path_here = if leaves(&readable(file)?).is_some() { None } else { path };
-    let changed = catalog::write(
-        "UPDATE storage.files SET path = COALESCE($2, path) WHERE id OPERATOR(pg_catalog.=) $1",
-        &[file.into(), path_here.into()],
-        |rows| Ok(rows.len()),
-    )?;
-    if changed == 0 {
-        return Err(not_found(file));
-    }
+    hold_for_change(file, path_here)?;
     // It may have been moved while this waited for it.
     let here = readable(file)?;
     let Some(to) = leaves(&here) else { return Ok(()) };
@@ -71,8 +104,8 @@ pub fn relocate(file: pgrx::Uuid, bucket: Option<pgrx::Uuid>, path: Option<&str>
         (key, etag)
     };
     catalog::run_as_owner(
-        "SELECT storage_private.relocate_file($1, $2, $3, $4)",
-        &[file.into(), own.upload().into(), key.into(), etag.into()],
+        "SELECT storage_private.relocate_file($1, $2, $3, $4, $5)",
+        &[file.into(), own.upload().into(), key.into(), etag.into(), becomes_current.into()],
     )
 }
 

@@ -454,6 +454,124 @@ fn access_is_set_by_bytes_that_move_and_a_public_url_ends() {
     });
 }
 
+/// The versions of a path in a bucket, the current one with a star, each after the one it replaced.
+fn versions(scene: &Scene, bucket: &str, path: &str) -> String {
+    scene.value(&format!(
+        "SELECT coalesce(string_agg(concat_ws('<', p.version, f.version) || CASE WHEN f.is_current THEN '*' ELSE '' END, ' ' ORDER BY f.version), '')
+         FROM storage.files f LEFT JOIN storage.files p ON p.id = f.previous_version_id
+         WHERE f.bucket_id = '{bucket}' AND f.path = '{path}'"
+    ))
+}
+
+#[test]
+fn what_a_path_was_stays_public_no_longer_than_what_it_is() {
+    each_store(|scene| {
+        let mut ada = scene.user("ada");
+        let first = put(&mut ada, "public", b"a secret", Some("me.txt"));
+        let second = put(&mut ada, "public", b"nothing", Some("me.txt"));
+        let third = made(&mut ada, &format!("restore_version('{first}')"));
+        let elsewhere = put(&mut ada, "public", b"another path", Some("you.txt"));
+        let (public, private) = (bucket(scene, "ada", "public"), bucket(scene, "ada", "private"));
+        assert_eq!(versions(scene, &public, "me.txt"), "1 1<2 2<3*");
+        let files = [&first, &second, &third];
+        let places = files.map(|file| scene.place_of_file(file));
+        let urls: Vec<String> = files
+            .iter()
+            .map(|file| ada.query_one("SELECT storage.public_url($1::text::uuid)", &[file]).unwrap().get(0))
+            .collect();
+        let replaced = "SELECT string_agg(superseded_at::text, ' ' ORDER BY version) FROM storage.files WHERE path = 'me.txt'";
+        let replaced_before: String = scene.value(replaced);
+
+        // All or nothing: where the path is taken, none of them goes.
+        let taken = put(&mut ada, "private", b"in the way", Some("me.txt"));
+        let rows = scene.rows();
+        let refusal = refuse(&mut ada, &format!("set_file_access('{third}', 'private')"));
+        assert_eq!(refusal.code(), ("42710", "PATH_TAKEN"));
+        assert_eq!(scene.rows(), rows);
+        made(&mut ada, &format!("delete_file('{taken}')"));
+
+        made(&mut ada, &format!("set_file_access('{third}', 'private')"));
+        assert_eq!(versions(scene, &public, "me.txt"), "");
+        assert_eq!(versions(scene, &private, "me.txt"), "1 1<2 2<3*");
+        assert_eq!(scene.value::<String>(replaced), replaced_before);
+        eventually("the public bytes to go", LIMIT, || {
+            scene.maintain();
+            places.iter().all(|place| !scene.exists(place)).then_some(())
+        });
+        for url in &urls {
+            assert_ne!(http::get(url).status, 200, "{url}");
+        }
+        for (file, bytes) in files.iter().zip([&b"a secret"[..], b"nothing", b"a secret"]) {
+            assert_downloads(&mut ada, file, bytes);
+        }
+        assert_eq!(versions(scene, &public, "you.txt"), "1*");
+        assert_downloads(&mut ada, &elsewhere, b"another path");
+
+        // Published is what was named, and nothing that it was before.
+        made(&mut ada, &format!("set_file_access('{third}', 'public')"));
+        assert_eq!(
+            (versions(scene, &public, "me.txt"), versions(scene, &private, "me.txt")),
+            ("1*".into(), "1 1<2".into())
+        );
+        // Taken back, it goes on where it was.
+        made(&mut ada, &format!("set_file_access('{third}', 'private')"));
+        assert_eq!(versions(scene, &private, "me.txt"), "1 1<2 2<3*");
+        // An earlier one that is named goes alone.
+        made(&mut ada, &format!("delete_file('{third}')"));
+        made(&mut ada, &format!("set_file_access('{first}', 'public')"));
+        assert_eq!(
+            (versions(scene, &public, "me.txt"), versions(scene, &private, "me.txt")),
+            ("1*".into(), "2".into())
+        );
+    });
+}
+
+#[test]
+fn versions_of_another_user_stay_where_they_are() {
+    let scene = Scene::local();
+    scene.shared_bucket();
+    scene
+        .superuser()
+        .batch_execute("INSERT INTO storage.buckets (tenant_id, owner_id, key, access) VALUES ('default', NULL, 'site', 'public')")
+        .unwrap();
+    let (mut ada, mut bob) = (scene.user("ada"), scene.user("bob"));
+    let adas = put(&mut ada, "site", b"adas", Some("index"));
+    let second = put(&mut ada, "site", b"adas second", Some("index"));
+    made(&mut ada, &format!("delete_file('{second}')"));
+    put(&mut bob, "site", b"bobs", Some("index"));
+    let bobs = put(&mut bob, "site", b"bobs second", Some("index"));
+    let (site, shared): (String, String) = (
+        scene.value("SELECT id::text FROM storage.buckets WHERE key = 'site'"),
+        scene.value("SELECT id::text FROM storage.buckets WHERE key = 'shared'"),
+    );
+    made(&mut bob, &format!("set_file_access('{bobs}', 'private')"));
+    assert_eq!(
+        (versions(&scene, &site, "index"), versions(&scene, &shared, "index")),
+        ("1".into(), "1 1<2*".into())
+    );
+    assert_downloads(&mut ada, &adas, b"adas");
+}
+
+#[test]
+fn a_version_that_is_not_the_caller_s_to_change_keeps_all_of_them() {
+    let scene = Scene::local();
+    let mut ada = scene.user("ada");
+    let first = put(&mut ada, "public", b"first", Some("kept"));
+    let second = put(&mut ada, "public", b"second", Some("kept"));
+    // Row security of one's own, that lets nobody see earlier versions.
+    scene
+        .superuser()
+        .batch_execute(
+            "CREATE POLICY current_only ON storage.files AS RESTRICTIVE FOR SELECT USING (is_current)",
+        )
+        .unwrap();
+    let refusal = refuse(&mut ada, &format!("set_file_access('{second}', 'private')"));
+    assert_eq!(refusal.code(), ("42704", "FILE_NOT_FOUND"));
+    assert!(refusal.detail.unwrap().contains(&first));
+    let public = bucket(&scene, "ada", "public");
+    assert_eq!(versions(&scene, &public, "kept"), "1 1<2*");
+}
+
 #[test]
 fn public_bytes_that_another_public_file_has_stay() {
     let scene = Scene::local();

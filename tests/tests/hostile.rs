@@ -52,7 +52,7 @@ const DIRECT_CALLS: [&str; 28] = [
     "search('{bucket}', '{\"a\": 1}', 9, NULL)",
     "get('{file}')",
     "copy('{file}', NULL, NULL, NULL)",
-    "relocate('{file}', NULL, 'a')",
+    "relocate('{file}', NULL, 'a', true)",
     "confirm('{upload}')",
     "confirm_all(ARRAY['{upload}']::pg_catalog.uuid[])",
     "abort('{upload}')",
