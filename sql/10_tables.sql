@@ -175,7 +175,7 @@ COMMENT ON COLUMN storage.files.tenant_id IS 'The tenant of its bucket.';
 COMMENT ON COLUMN storage.files.bucket_id IS 'The logical bucket it is in.';
 COMMENT ON COLUMN storage.files.object_id IS 'The object that holds its bytes; several files may share one.';
 COMMENT ON COLUMN storage.files.owner_id IS 'The user who uploaded it.';
-COMMENT ON COLUMN storage.files.filename IS 'Name offered on download; 1 to 1024 characters, no slash or control character.';
+COMMENT ON COLUMN storage.files.filename IS 'Name offered on download; 1 to 1024 characters, no slash or control character, no extension of another type.';
 COMMENT ON COLUMN storage.files.path IS 'Path within the bucket, unique among current versions; NULL: reachable by id only.';
 COMMENT ON COLUMN storage.files.version IS 'Counts up with each upload to the same path.';
 COMMENT ON COLUMN storage.files.previous_version_id IS 'The file that was current at this path before.';

@@ -147,6 +147,9 @@ DECLARE
     latest storage.files;
 BEGIN
     PERFORM storage_private.validate_file(NEW.filename, NEW.path);
+    IF NEW.filename IS DISTINCT FROM OLD.filename THEN
+        PERFORM storage_private.validate_rename(NEW.filename, NEW.content_type);
+    END IF;
     IF NEW.path IS NOT DISTINCT FROM OLD.path THEN
         RETURN NEW;
     ELSIF NEW.path IS NULL THEN
@@ -176,7 +179,7 @@ BEGIN
     RETURN NEW;
 END $$;
 COMMENT ON FUNCTION storage_private.check_file() IS
-'Trigger: refuses a file name or path that breaks the rules, and a path that is taken; what comes to a path that has versions is the latest of them.';
+'Trigger: refuses a file name or path that breaks the rules, a name that contradicts the type, and a path that is taken; what comes to a path that has versions is the latest of them.';
 
 CREATE TRIGGER check_file BEFORE UPDATE OF filename, path ON storage.files
 FOR EACH ROW EXECUTE FUNCTION storage_private.check_file();

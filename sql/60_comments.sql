@@ -20,6 +20,8 @@ COMMENT ON FUNCTION storage_private.is_locked(text, text) IS
 'Whether another session has a lock of hold_lock().';
 COMMENT ON FUNCTION storage_private.validate_file(text, text) IS
 'Refuses a file name or path that breaks the rules. Errors: INVALID_FILENAME, INVALID_PATH.';
+COMMENT ON FUNCTION storage_private.validate_rename(text, text) IS
+'Refuses a file name whose extension contradicts the file''s type. Errors: UPLOAD_TYPE_MISMATCH.';
 COMMENT ON FUNCTION storage_private.find_bucket(text) IS
 'The bucket meant by a key or id among those the caller can see: its own first, then the tenant''s; NULL means the one default. Errors: BUCKET_NOT_FOUND, DEFAULT_BUCKET_MISSING, DEFAULT_BUCKET_AMBIGUOUS, TENANT_REQUIRED.';
 COMMENT ON FUNCTION storage_private.admit_upload() IS

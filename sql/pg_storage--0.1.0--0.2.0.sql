@@ -956,6 +956,7 @@ FROM PUBLIC;
 -- Versions, and search by metadata.
 
 ALTER TABLE storage.files ADD COLUMN superseded_at timestamptz;
+COMMENT ON COLUMN storage.files.filename IS 'Name offered on download; 1 to 1024 characters, no slash or control character, no extension of another type.';
 COMMENT ON COLUMN storage.files.superseded_at IS 'When a later upload took the path. NULL: it is current, or that was before 0.2.0; then it does not expire by age.';
 
 CREATE OR REPLACE FUNCTION storage_private.finish_upload(upload storage.upload_requests, object_id uuid) RETURNS void
@@ -1013,6 +1014,11 @@ BEGIN
     WHERE u.id = upload.id;
 END $$;
 
+CREATE FUNCTION storage_private.validate_rename(filename text, content_type text) RETURNS void
+STABLE STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'validate_rename_wrapper';
+COMMENT ON FUNCTION storage_private.validate_rename(text, text) IS
+'Refuses a file name whose extension contradicts the file''s type. Errors: UPLOAD_TYPE_MISMATCH.';
+
 -- Definer: a path may be taken by a file that the caller cannot see.
 CREATE OR REPLACE FUNCTION storage_private.check_file() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -1021,6 +1027,9 @@ DECLARE
     latest storage.files;
 BEGIN
     PERFORM storage_private.validate_file(NEW.filename, NEW.path);
+    IF NEW.filename IS DISTINCT FROM OLD.filename THEN
+        PERFORM storage_private.validate_rename(NEW.filename, NEW.content_type);
+    END IF;
     IF NEW.path IS NOT DISTINCT FROM OLD.path THEN
         RETURN NEW;
     ELSIF NEW.path IS NULL THEN
@@ -1050,7 +1059,7 @@ BEGIN
     RETURN NEW;
 END $$;
 COMMENT ON FUNCTION storage_private.check_file() IS
-'Trigger: refuses a file name or path that breaks the rules, and a path that is taken; what comes to a path that has versions is the latest of them.';
+'Trigger: refuses a file name or path that breaks the rules, a name that contradicts the type, and a path that is taken; what comes to a path that has versions is the latest of them.';
 
 CREATE FUNCTION storage_private.search(bucket_id uuid, description text, page_size integer, after uuid) RETURNS SETOF uuid
 STABLE LANGUAGE c AS 'MODULE_PATHNAME', 'search_wrapper';
@@ -1142,7 +1151,7 @@ COMMENT ON FUNCTION storage.search_files(text, jsonb, integer, uuid) IS
 'The current files of a bucket whose metadata contain a JSON object, as @> does, in the order of their ids; by an index, however many files there are. bucket: key or id. metadata: an object that is not empty. page_size: 1 to 1000. after: the id of the last file of the page before. Policies are asked as for a listing, and to show the rows. How long it takes tells how many files match, seen or not. Errors: BUCKET_NOT_FOUND, INVALID_METADATA, INVALID_LIMIT.';
 
 REVOKE ALL ON FUNCTION
-    storage_private.search(uuid, text, integer, uuid), storage_private.described_files(uuid, jsonb, uuid),
+    storage_private.validate_rename(text, text), storage_private.search(uuid, text, integer, uuid), storage_private.described_files(uuid, jsonb, uuid),
     storage.search_files(text, jsonb, integer, uuid), storage.restore_version(uuid),
     storage.expire_versions(text, text, integer, interval)
 FROM PUBLIC;

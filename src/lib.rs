@@ -114,6 +114,7 @@ extension_sql_file!(
         validate_bucket,
         validate_origins,
         validate_file,
+        validate_rename,
         find_bucket,
         admit_upload,
         limit_upload,

@@ -135,4 +135,10 @@ mod storage_private {
     fn validate_file(filename: Option<&str>, path: Option<&str>) {
         upload::check_names(filename.unwrap_or_default(), path);
     }
+
+    /// Refuses a file name that contradicts the file's type.
+    #[pg_extern(stable)]
+    fn validate_rename(filename: &str, content_type: &str) {
+        upload::check_rename(filename, content_type).or_raise();
+    }
 }

@@ -8,10 +8,12 @@
 //! - [`mod@examine`]: what the store is asked
 //! - [`mod@confirm`]: what becomes of it
 
+use pg_storage_core::agreement;
+use pg_storage_core::content_type::ContentType;
 use pg_storage_core::name::Filename;
 use pg_storage_core::path::FilePath;
 
-use crate::error::OrRaise;
+use crate::error::{OrRaise, Result};
 
 mod admission;
 mod bulk;
@@ -37,4 +39,16 @@ pub use request::{Ticket, Wanted, destination, open};
 pub fn check_names(filename: &str, path: Option<&str>) {
     Filename::parse(filename).or_raise();
     path.map(FilePath::parse).transpose().or_raise();
+}
+
+/// Refuses a new name for a file whose extension contradicts its type: an upload of that would be refused, and so a copy.
+pub fn check_rename(filename: &str, content_type: &str) -> Result<()> {
+    let content_type = ContentType::parse(content_type)?;
+    agreement::declared_with_extension(filename, &content_type).map_err(|refusal| {
+        refusal.with_hint(format!(
+            "A file of type {} keeps it: choose a name that ends as such files do, or one without an extension.",
+            content_type.as_str()
+        ))
+    })?;
+    Ok(())
 }

@@ -586,6 +586,38 @@ fn public_bytes_that_another_public_file_has_stay() {
 }
 
 #[test]
+fn a_name_that_contradicts_the_type_is_refused_when_it_is_given() {
+    let scene = Scene::local();
+    let mut ada = scene.user("ada");
+    let file = put(&mut ada, "private", b"text", Some("a"));
+    let rename = "UPDATE storage.files SET filename = $2 WHERE id = $1::text::uuid";
+    let refusal = refused(ada.execute(rename, &[&file, &"picture.png"]));
+    assert_eq!(refusal.code(), ("22023", "UPLOAD_TYPE_MISMATCH"));
+    assert!(refusal.detail.unwrap().contains("picture.png"));
+    // The hint is for somebody who renames: the type is what it is.
+    let hint = refusal.hint.unwrap();
+    assert!(hint.contains("text/plain") && !hint.contains("Declare"), "{hint}");
+    for name in ["other.txt", "README", "notes.md"] {
+        assert_eq!(ada.execute(rename, &[&file, &name]).unwrap(), 1, "{name}");
+    }
+    // One that has such a name already, by an import say, can be given another path, and metadata.
+    scene
+        .superuser()
+        .batch_execute(&format!(
+            "SET session_replication_role = replica; UPDATE storage.files SET filename = 'picture.png' WHERE id = '{file}'"
+        ))
+        .unwrap();
+    let path = "UPDATE storage.files SET path = 'b', filename = filename WHERE id = $1::text::uuid";
+    assert_eq!(ada.execute(path, &[&file]).unwrap(), 1);
+    let refusal = refuse(&mut ada, &format!("set_file_access('{file}', 'public')"));
+    assert_eq!(refusal.token, "UPLOAD_TYPE_MISMATCH");
+    // And what its hint says can be done.
+    assert!(refusal.hint.unwrap().contains("name"));
+    ada.execute(rename, &[&file, &"picture.txt"]).unwrap();
+    made(&mut ada, &format!("set_file_access('{file}', 'public')"));
+}
+
+#[test]
 fn which_bucket_an_access_means_is_never_guessed() {
     let scene = Scene::local();
     scene.shared_bucket();
