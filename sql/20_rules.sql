@@ -165,9 +165,7 @@ BEGIN
                WHERE f.bucket_id = NEW.bucket_id AND f.path = NEW.path
                  AND CASE WHEN NEW.is_current THEN f.is_current
                      ELSE f.version = NEW.version OR f.version < NEW.version AND f.is_current OR f.owner_id <> NEW.owner_id END) THEN
-        PERFORM storage_private.refuse('PATH_TAKEN', 'another file has this path',
-            format('Path %s in bucket %s.', NEW.path, NEW.bucket_id),
-            'Choose another path, or delete the file that has it.');
+        PERFORM storage_private.refuse_path(NEW.bucket_id, NEW.path);
     END IF;
     IF NEW.is_current THEN
         -- What was there before, it comes after: as an upload would.

@@ -106,14 +106,22 @@ END $$;
 COMMENT ON FUNCTION storage_private.shares_with(storage.buckets, storage.buckets) IS
 'Whether identical bytes of two buckets may be one object.';
 
+CREATE FUNCTION storage_private.refuse_path(bucket uuid, taken text) RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM storage_private.refuse('PATH_TAKEN', 'another file has this path', format('Path %s in bucket %s.', taken, bucket),
+        'Choose another path; a file of yours that has it can be deleted first.');
+END $$;
+COMMENT ON FUNCTION storage_private.refuse_path(uuid, text) IS 'Refuses what would come to a path that another file has. Errors: PATH_TAKEN.';
+
 CREATE FUNCTION storage_private.check_path(bucket uuid, new_path text, uploader text) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     IF EXISTS (SELECT FROM storage.files f
                WHERE f.bucket_id = bucket AND f.path = new_path AND f.is_current AND f.owner_id <> uploader) THEN
-        PERFORM storage_private.refuse('PATH_TAKEN', 'another user''s file has this path',
-            format('Path %s in bucket %s.', new_path, bucket), 'Choose another path.');
+        PERFORM storage_private.refuse_path(bucket, new_path);
     END IF;
 END $$;
 COMMENT ON FUNCTION storage_private.check_path(uuid, text, text) IS
@@ -171,8 +179,7 @@ BEGIN
         SELECT * INTO taken FROM storage.files f
         WHERE f.bucket_id = upload.bucket_id AND f.path = upload.path AND f.is_current FOR NO KEY UPDATE;
         IF taken.owner_id <> upload.owner_id THEN
-            PERFORM storage_private.refuse('PATH_TAKEN', 'another user''s file has this path',
-                format('Path %s in bucket %s.', upload.path, upload.bucket_id), 'Choose another path.');
+            PERFORM storage_private.refuse_path(upload.bucket_id, upload.path);
         END IF;
         UPDATE storage.files f SET is_current = false, superseded_at = clock_timestamp() WHERE f.id = taken.id;
         -- Numbers go on from the highest that is left, also when the current version was deleted.

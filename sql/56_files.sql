@@ -69,9 +69,7 @@ BEGIN
     IF upload.path IS NOT NULL THEN
         PERFORM storage_private.hold_lock('path', upload.bucket_id || '/' || upload.path);
         IF EXISTS (SELECT FROM storage.files f WHERE f.bucket_id = upload.bucket_id AND f.path = upload.path AND f.is_current) THEN
-            PERFORM storage_private.refuse('PATH_TAKEN', 'another file has this path',
-                format('Path %s in bucket %s.', upload.path, upload.bucket_id),
-                'Choose another path, or delete the file that has it.');
+            PERFORM storage_private.refuse_path(upload.bucket_id, upload.path);
         END IF;
     END IF;
 

@@ -707,6 +707,29 @@ CREATE INDEX files_owner_id ON storage.files (tenant_id, owner_id, id);
 DROP INDEX storage.upload_requests_owner_id;
 CREATE INDEX upload_requests_owner_id ON storage.upload_requests (tenant_id, owner_id, id);
 
+-- Paths.
+
+CREATE FUNCTION storage_private.refuse_path(bucket uuid, taken text) RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM storage_private.refuse('PATH_TAKEN', 'another file has this path', format('Path %s in bucket %s.', taken, bucket),
+        'Choose another path; a file of yours that has it can be deleted first.');
+END $$;
+COMMENT ON FUNCTION storage_private.refuse_path(uuid, text) IS 'Refuses what would come to a path that another file has. Errors: PATH_TAKEN.';
+
+CREATE OR REPLACE FUNCTION storage_private.check_path(bucket uuid, new_path text, uploader text) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF EXISTS (SELECT FROM storage.files f
+               WHERE f.bucket_id = bucket AND f.path = new_path AND f.is_current AND f.owner_id <> uploader) THEN
+        PERFORM storage_private.refuse_path(bucket, new_path);
+    END IF;
+END $$;
+
+REVOKE ALL ON FUNCTION storage_private.refuse_path(uuid, text) FROM PUBLIC;
+
 -- Files through SQL, copied and moved.
 
 CREATE FUNCTION storage_private.put(bucket_id uuid, filename text, content bytea, content_type text, path text, metadata jsonb) RETURNS uuid
@@ -795,9 +818,7 @@ BEGIN
     IF upload.path IS NOT NULL THEN
         PERFORM storage_private.hold_lock('path', upload.bucket_id || '/' || upload.path);
         IF EXISTS (SELECT FROM storage.files f WHERE f.bucket_id = upload.bucket_id AND f.path = upload.path AND f.is_current) THEN
-            PERFORM storage_private.refuse('PATH_TAKEN', 'another file has this path',
-                format('Path %s in bucket %s.', upload.path, upload.bucket_id),
-                'Choose another path, or delete the file that has it.');
+            PERFORM storage_private.refuse_path(upload.bucket_id, upload.path);
         END IF;
     END IF;
 
@@ -984,8 +1005,7 @@ BEGIN
         SELECT * INTO taken FROM storage.files f
         WHERE f.bucket_id = upload.bucket_id AND f.path = upload.path AND f.is_current FOR NO KEY UPDATE;
         IF taken.owner_id <> upload.owner_id THEN
-            PERFORM storage_private.refuse('PATH_TAKEN', 'another user''s file has this path',
-                format('Path %s in bucket %s.', upload.path, upload.bucket_id), 'Choose another path.');
+            PERFORM storage_private.refuse_path(upload.bucket_id, upload.path);
         END IF;
         UPDATE storage.files f SET is_current = false, superseded_at = clock_timestamp() WHERE f.id = taken.id;
         -- Numbers go on from the highest that is left, also when the current version was deleted.
@@ -1045,9 +1065,7 @@ BEGIN
                WHERE f.bucket_id = NEW.bucket_id AND f.path = NEW.path
                  AND CASE WHEN NEW.is_current THEN f.is_current
                      ELSE f.version = NEW.version OR f.version < NEW.version AND f.is_current OR f.owner_id <> NEW.owner_id END) THEN
-        PERFORM storage_private.refuse('PATH_TAKEN', 'another file has this path',
-            format('Path %s in bucket %s.', NEW.path, NEW.bucket_id),
-            'Choose another path, or delete the file that has it.');
+        PERFORM storage_private.refuse_path(NEW.bucket_id, NEW.path);
     END IF;
     IF NEW.is_current THEN
         -- What was there before, it comes after: as an upload would.
