@@ -144,6 +144,7 @@ CREATE FUNCTION storage_private.check_file() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+    holder storage.files;
     latest storage.files;
 BEGIN
     PERFORM storage_private.validate_file(NEW.filename, NEW.path);
@@ -159,12 +160,12 @@ BEGIN
         NEW.previous_version_id := NULL;
         RETURN NEW;
     END IF;
-    -- The lock of an upload to this path, see finish_upload().
-    PERFORM storage_private.hold_lock('path', NEW.bucket_id || '/' || NEW.path);
-    IF EXISTS (SELECT FROM storage.files f
-               WHERE f.bucket_id = NEW.bucket_id AND f.path = NEW.path
-                 AND CASE WHEN NEW.is_current THEN f.is_current
-                     ELSE f.version = NEW.version OR f.version < NEW.version AND f.is_current OR f.owner_id <> NEW.owner_id END) THEN
+    holder := storage_private.path_holder(NEW.bucket_id, NEW.path);
+    IF NEW.is_current AND holder.id IS NOT NULL
+       OR NOT NEW.is_current AND EXISTS (SELECT FROM storage.files f
+                                         WHERE f.bucket_id = NEW.bucket_id AND f.path = NEW.path
+                                           AND (f.version = NEW.version OR f.version < NEW.version AND f.is_current
+                                                 OR f.owner_id <> NEW.owner_id)) THEN
         PERFORM storage_private.refuse_path(NEW.bucket_id, NEW.path);
     END IF;
     IF NEW.is_current THEN

@@ -115,12 +115,33 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION storage_private.refuse_path(uuid, text) IS 'Refuses what would come to a path that another file has. Errors: PATH_TAKEN.';
 
+-- Two that come to one path would otherwise both see it free, or the same predecessor. What is over is nobody's any more,
+-- and goes as in maintenance.
+CREATE FUNCTION storage_private.path_holder(bucket uuid, wanted text) RETURNS storage.files
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    holder storage.files;
+BEGIN
+    PERFORM storage_private.hold_lock('path', bucket || '/' || wanted);
+    SELECT * INTO holder FROM storage.files f
+    WHERE f.bucket_id = bucket AND f.path = wanted AND f.is_current FOR NO KEY UPDATE;
+    IF holder.expires_at <= clock_timestamp() THEN
+        DELETE FROM storage.files f WHERE f.id = holder.id;
+        RETURN NULL;
+    END IF;
+    RETURN holder;
+END $$;
+COMMENT ON FUNCTION storage_private.path_holder(uuid, text) IS
+'The current file at a path, which nobody else comes to until the transaction ends; NULL: it is free, where need be because a file that was over has been deleted.';
+
 CREATE FUNCTION storage_private.check_path(bucket uuid, new_path text, uploader text) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     IF EXISTS (SELECT FROM storage.files f
-               WHERE f.bucket_id = bucket AND f.path = new_path AND f.is_current AND f.owner_id <> uploader) THEN
+               WHERE f.bucket_id = bucket AND f.path = new_path AND f.is_current AND f.owner_id <> uploader
+                 AND (f.expires_at IS NULL OR f.expires_at > clock_timestamp())) THEN
         PERFORM storage_private.refuse_path(bucket, new_path);
     END IF;
 END $$;
@@ -174,10 +195,7 @@ BEGIN
     SELECT * INTO STRICT o FROM storage.objects WHERE id = object_id;
 
     IF upload.path IS NOT NULL THEN
-        -- Two uploads to one path would otherwise both see the same predecessor.
-        PERFORM storage_private.hold_lock('path', upload.bucket_id || '/' || upload.path);
-        SELECT * INTO taken FROM storage.files f
-        WHERE f.bucket_id = upload.bucket_id AND f.path = upload.path AND f.is_current FOR NO KEY UPDATE;
+        taken := storage_private.path_holder(upload.bucket_id, upload.path);
         IF taken.owner_id <> upload.owner_id THEN
             PERFORM storage_private.refuse_path(upload.bucket_id, upload.path);
         END IF;

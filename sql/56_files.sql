@@ -49,6 +49,7 @@ DECLARE
     o storage.objects;
     b storage.buckets;
     was_public boolean;
+    holder storage.files;
     latest storage.files;
     there storage.files;
     target uuid;
@@ -67,8 +68,8 @@ BEGIN
     UPDATE storage.files f SET previous_version_id = NULL WHERE f.previous_version_id = here.id;
 
     IF upload.path IS NOT NULL THEN
-        PERFORM storage_private.hold_lock('path', upload.bucket_id || '/' || upload.path);
-        IF EXISTS (SELECT FROM storage.files f WHERE f.bucket_id = upload.bucket_id AND f.path = upload.path AND f.is_current) THEN
+        holder := storage_private.path_holder(upload.bucket_id, upload.path);
+        IF holder.id IS NOT NULL THEN
             PERFORM storage_private.refuse_path(upload.bucket_id, upload.path);
         END IF;
     END IF;

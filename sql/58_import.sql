@@ -136,7 +136,8 @@ BEGIN
           OR EXISTS (SELECT FROM storage.upload_requests u WHERE u.file_id = spec.file_id) THEN
         v.reason := 'FILE_ID_TAKEN';
         v.details := format('file %s', spec.file_id);
-    ELSIF EXISTS (SELECT FROM storage.files f WHERE f.bucket_id = b.id AND f.path = spec.path AND f.is_current) THEN
+    ELSIF EXISTS (SELECT FROM storage.files f WHERE f.bucket_id = b.id AND f.path = spec.path AND f.is_current
+                     AND (f.expires_at IS NULL OR f.expires_at > clock_timestamp())) THEN
         v.reason := 'PATH_TAKEN';
         v.details := format('path %s', spec.path);
     ELSE

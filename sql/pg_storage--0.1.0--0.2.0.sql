@@ -718,17 +718,38 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION storage_private.refuse_path(uuid, text) IS 'Refuses what would come to a path that another file has. Errors: PATH_TAKEN.';
 
+-- Two that come to one path would otherwise both see it free, or the same predecessor. What is over is nobody's any more,
+-- and goes as in maintenance.
+CREATE FUNCTION storage_private.path_holder(bucket uuid, wanted text) RETURNS storage.files
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    holder storage.files;
+BEGIN
+    PERFORM storage_private.hold_lock('path', bucket || '/' || wanted);
+    SELECT * INTO holder FROM storage.files f
+    WHERE f.bucket_id = bucket AND f.path = wanted AND f.is_current FOR NO KEY UPDATE;
+    IF holder.expires_at <= clock_timestamp() THEN
+        DELETE FROM storage.files f WHERE f.id = holder.id;
+        RETURN NULL;
+    END IF;
+    RETURN holder;
+END $$;
+COMMENT ON FUNCTION storage_private.path_holder(uuid, text) IS
+'The current file at a path, which nobody else comes to until the transaction ends; NULL: it is free, where need be because a file that was over has been deleted.';
+
 CREATE OR REPLACE FUNCTION storage_private.check_path(bucket uuid, new_path text, uploader text) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     IF EXISTS (SELECT FROM storage.files f
-               WHERE f.bucket_id = bucket AND f.path = new_path AND f.is_current AND f.owner_id <> uploader) THEN
+               WHERE f.bucket_id = bucket AND f.path = new_path AND f.is_current AND f.owner_id <> uploader
+                 AND (f.expires_at IS NULL OR f.expires_at > clock_timestamp())) THEN
         PERFORM storage_private.refuse_path(bucket, new_path);
     END IF;
 END $$;
 
-REVOKE ALL ON FUNCTION storage_private.refuse_path(uuid, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION storage_private.refuse_path(uuid, text), storage_private.path_holder(uuid, text) FROM PUBLIC;
 
 -- Files through SQL, copied and moved.
 
@@ -798,6 +819,7 @@ DECLARE
     o storage.objects;
     b storage.buckets;
     was_public boolean;
+    holder storage.files;
     latest storage.files;
     there storage.files;
     target uuid;
@@ -816,8 +838,8 @@ BEGIN
     UPDATE storage.files f SET previous_version_id = NULL WHERE f.previous_version_id = here.id;
 
     IF upload.path IS NOT NULL THEN
-        PERFORM storage_private.hold_lock('path', upload.bucket_id || '/' || upload.path);
-        IF EXISTS (SELECT FROM storage.files f WHERE f.bucket_id = upload.bucket_id AND f.path = upload.path AND f.is_current) THEN
+        holder := storage_private.path_holder(upload.bucket_id, upload.path);
+        IF holder.id IS NOT NULL THEN
             PERFORM storage_private.refuse_path(upload.bucket_id, upload.path);
         END IF;
     END IF;
@@ -1000,10 +1022,7 @@ BEGIN
     SELECT * INTO STRICT o FROM storage.objects WHERE id = object_id;
 
     IF upload.path IS NOT NULL THEN
-        -- Two uploads to one path would otherwise both see the same predecessor.
-        PERFORM storage_private.hold_lock('path', upload.bucket_id || '/' || upload.path);
-        SELECT * INTO taken FROM storage.files f
-        WHERE f.bucket_id = upload.bucket_id AND f.path = upload.path AND f.is_current FOR NO KEY UPDATE;
+        taken := storage_private.path_holder(upload.bucket_id, upload.path);
         IF taken.owner_id <> upload.owner_id THEN
             PERFORM storage_private.refuse_path(upload.bucket_id, upload.path);
         END IF;
@@ -1044,6 +1063,7 @@ CREATE OR REPLACE FUNCTION storage_private.check_file() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+    holder storage.files;
     latest storage.files;
 BEGIN
     PERFORM storage_private.validate_file(NEW.filename, NEW.path);
@@ -1059,12 +1079,12 @@ BEGIN
         NEW.previous_version_id := NULL;
         RETURN NEW;
     END IF;
-    -- The lock of an upload to this path, see finish_upload().
-    PERFORM storage_private.hold_lock('path', NEW.bucket_id || '/' || NEW.path);
-    IF EXISTS (SELECT FROM storage.files f
-               WHERE f.bucket_id = NEW.bucket_id AND f.path = NEW.path
-                 AND CASE WHEN NEW.is_current THEN f.is_current
-                     ELSE f.version = NEW.version OR f.version < NEW.version AND f.is_current OR f.owner_id <> NEW.owner_id END) THEN
+    holder := storage_private.path_holder(NEW.bucket_id, NEW.path);
+    IF NEW.is_current AND holder.id IS NOT NULL
+       OR NOT NEW.is_current AND EXISTS (SELECT FROM storage.files f
+                                         WHERE f.bucket_id = NEW.bucket_id AND f.path = NEW.path
+                                           AND (f.version = NEW.version OR f.version < NEW.version AND f.is_current
+                                                 OR f.owner_id <> NEW.owner_id)) THEN
         PERFORM storage_private.refuse_path(NEW.bucket_id, NEW.path);
     END IF;
     IF NEW.is_current THEN
@@ -1326,7 +1346,8 @@ BEGIN
           OR EXISTS (SELECT FROM storage.upload_requests u WHERE u.file_id = spec.file_id) THEN
         v.reason := 'FILE_ID_TAKEN';
         v.details := format('file %s', spec.file_id);
-    ELSIF EXISTS (SELECT FROM storage.files f WHERE f.bucket_id = b.id AND f.path = spec.path AND f.is_current) THEN
+    ELSIF EXISTS (SELECT FROM storage.files f WHERE f.bucket_id = b.id AND f.path = spec.path AND f.is_current
+                     AND (f.expires_at IS NULL OR f.expires_at > clock_timestamp())) THEN
         v.reason := 'PATH_TAKEN';
         v.details := format('path %s', spec.path);
     ELSE

@@ -618,6 +618,59 @@ fn a_name_that_contradicts_the_type_is_refused_when_it_is_given() {
 }
 
 #[test]
+fn a_file_that_is_over_holds_no_path() {
+    let scene = Scene::local();
+    scene.set("pg_storage.event_retention", "1h");
+    scene.shared_bucket();
+    let (mut ada, mut bob) = (scene.user("ada"), scene.user("bob"));
+    let shared: String = scene.value("SELECT id::text FROM storage.buckets WHERE key = 'shared'");
+    let over = |session: &mut Client, path: &str| -> String {
+        let file = put(session, "shared", b"over", Some(path));
+        scene
+            .superuser()
+            .batch_execute(&format!("UPDATE storage.files SET expires_at = now() WHERE id = '{file}'"))
+            .unwrap();
+        file
+    };
+    let ended = |file: &str| -> bool {
+        scene.value(&format!(
+            "SELECT NOT EXISTS (SELECT FROM storage.files WHERE id = '{file}')
+                AND EXISTS (SELECT FROM storage.events WHERE kind = 'deleted' AND file_id = '{file}')
+                AND EXISTS (SELECT FROM storage.object_deletions d JOIN storage.objects o USING (physical_name, key)
+                            JOIN storage.events e ON e.object_id = o.id WHERE e.kind = 'deleted' AND e.file_id = '{file}')"
+        ))
+    };
+    // By an upload, whoever's the file was; and one by URL that was asked for meanwhile.
+    for mine in [false, true] {
+        let file = if mine { over(&mut bob, "mine") } else { over(&mut ada, "put") };
+        put(&mut bob, "shared", b"bobs", Some(if mine { "mine" } else { "put" }));
+        assert!(ended(&file));
+        assert_eq!(versions(&scene, &shared, if mine { "mine" } else { "put" }), "1*");
+    }
+    let file = over(&mut ada, "url");
+    Upload::declared(b"by url").to("shared").at("url").complete(&mut bob, b"by url");
+    assert!(ended(&file));
+    // By a rename, a move, and an import, which looks before.
+    let file = over(&mut ada, "renamed");
+    let other = put(&mut bob, "shared", b"bobs", None);
+    bob.execute("UPDATE storage.files SET path = 'renamed' WHERE id = $1::text::uuid", &[&other]).unwrap();
+    assert!(ended(&file));
+    let file = over(&mut ada, "moved");
+    let other = put(&mut bob, "private", b"bobs", Some("moved"));
+    made(&mut bob, &format!("move_file('{other}', 'shared')"));
+    assert!(ended(&file));
+    // Nobody's path is taken by it who holds it: they wait.
+    let file = over(&mut ada, "held");
+    let mut holder = scene.superuser();
+    holder
+        .batch_execute(&format!("BEGIN; SELECT FROM storage.files WHERE id = '{file}' FOR KEY SHARE"))
+        .unwrap();
+    let put = "SELECT storage.put_file('shared', 'a.txt', 'adas', 'text/plain', 'held')".to_owned();
+    behind(&scene, &mut holder, "COMMIT", put).unwrap();
+    assert!(ended(&file));
+}
+
+#[test]
 fn which_bucket_an_access_means_is_never_guessed() {
     let scene = Scene::local();
     scene.shared_bucket();
