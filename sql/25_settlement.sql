@@ -106,14 +106,15 @@ END $$;
 COMMENT ON FUNCTION storage_private.shares_with(storage.buckets, storage.buckets) IS
 'Whether identical bytes of two buckets may be one object.';
 
-CREATE FUNCTION storage_private.refuse_path(bucket uuid, taken text) RETURNS void
+CREATE FUNCTION storage_private.refuse_path(bucket uuid, taken text, upload uuid DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    PERFORM storage_private.refuse('PATH_TAKEN', 'another file has this path', format('Path %s in bucket %s.', taken, bucket),
+    PERFORM storage_private.refuse('PATH_TAKEN', 'another file has this path',
+        concat(format('Path %s in bucket %s.', taken, bucket), ' Upload ' || upload || '.'),
         'Choose another path; a file of yours that has it can be deleted first.');
 END $$;
-COMMENT ON FUNCTION storage_private.refuse_path(uuid, text) IS 'Refuses what would come to a path that another file has. Errors: PATH_TAKEN.';
+COMMENT ON FUNCTION storage_private.refuse_path(uuid, text, uuid) IS 'Refuses what would come to a path that another file has. upload: which of many. Errors: PATH_TAKEN.';
 
 -- Two that come to one path would otherwise both see it free, or the same predecessor. What is over is nobody's any more,
 -- and goes as in maintenance.
@@ -197,7 +198,7 @@ BEGIN
     IF upload.path IS NOT NULL THEN
         taken := storage_private.path_holder(upload.bucket_id, upload.path);
         IF taken.owner_id <> upload.owner_id THEN
-            PERFORM storage_private.refuse_path(upload.bucket_id, upload.path);
+            PERFORM storage_private.refuse_path(upload.bucket_id, upload.path, upload.id);
         END IF;
         UPDATE storage.files f SET is_current = false, superseded_at = clock_timestamp() WHERE f.id = taken.id;
         -- Numbers go on from the highest that is left, also when the current version was deleted.

@@ -258,7 +258,7 @@ BEGIN
         ORDER BY asked.place;
 END $$;
 COMMENT ON FUNCTION storage.confirm_uploads(uuid[]) IS
-'Confirms many uploads as confirm_upload() does, asking the store about many at once, and gives one row for each id in input order; verdicts are values, each upload''s own. When one id is unknown, or the store cannot be asked about one, nothing is settled, and DETAIL names it. Errors: those of confirm_upload(), BULK_UPLOAD_FILES_EXCEEDED (more ids than pg_storage.max_bulk_files).';
+'Confirms many uploads as confirm_upload() does, asking the store about many at once, and gives one row for each id in input order; verdicts are values, each upload''s own. When one id is unknown, the store cannot be asked about one, or another user''s file has come to the path of one, nothing is settled, and DETAIL names it. Errors: those of confirm_upload(), BULK_UPLOAD_FILES_EXCEEDED (more ids than pg_storage.max_bulk_files).';
 
 CREATE FUNCTION storage.abort_upload(upload_id uuid) RETURNS storage.upload_requests
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp

@@ -288,7 +288,7 @@ BEGIN
         ORDER BY asked.place;
 END $$;
 COMMENT ON FUNCTION storage.confirm_uploads(uuid[]) IS
-'Confirms many uploads as confirm_upload() does, asking the store about many at once, and gives one row for each id in input order; verdicts are values, each upload''s own. When one id is unknown, or the store cannot be asked about one, nothing is settled, and DETAIL names it. Errors: those of confirm_upload(), BULK_UPLOAD_FILES_EXCEEDED (more ids than pg_storage.max_bulk_files).';
+'Confirms many uploads as confirm_upload() does, asking the store about many at once, and gives one row for each id in input order; verdicts are values, each upload''s own. When one id is unknown, the store cannot be asked about one, or another user''s file has come to the path of one, nothing is settled, and DETAIL names it. Errors: those of confirm_upload(), BULK_UPLOAD_FILES_EXCEEDED (more ids than pg_storage.max_bulk_files).';
 
 -- Uploads by form and in parts.
 
@@ -709,14 +709,15 @@ CREATE INDEX upload_requests_owner_id ON storage.upload_requests (tenant_id, own
 
 -- Paths.
 
-CREATE FUNCTION storage_private.refuse_path(bucket uuid, taken text) RETURNS void
+CREATE FUNCTION storage_private.refuse_path(bucket uuid, taken text, upload uuid DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    PERFORM storage_private.refuse('PATH_TAKEN', 'another file has this path', format('Path %s in bucket %s.', taken, bucket),
+    PERFORM storage_private.refuse('PATH_TAKEN', 'another file has this path',
+        concat(format('Path %s in bucket %s.', taken, bucket), ' Upload ' || upload || '.'),
         'Choose another path; a file of yours that has it can be deleted first.');
 END $$;
-COMMENT ON FUNCTION storage_private.refuse_path(uuid, text) IS 'Refuses what would come to a path that another file has. Errors: PATH_TAKEN.';
+COMMENT ON FUNCTION storage_private.refuse_path(uuid, text, uuid) IS 'Refuses what would come to a path that another file has. upload: which of many. Errors: PATH_TAKEN.';
 
 -- Two that come to one path would otherwise both see it free, or the same predecessor. What is over is nobody's any more,
 -- and goes as in maintenance.
@@ -749,7 +750,7 @@ BEGIN
     END IF;
 END $$;
 
-REVOKE ALL ON FUNCTION storage_private.refuse_path(uuid, text), storage_private.path_holder(uuid, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION storage_private.refuse_path(uuid, text, uuid), storage_private.path_holder(uuid, text) FROM PUBLIC;
 
 -- Files through SQL, copied and moved.
 
@@ -1024,7 +1025,7 @@ BEGIN
     IF upload.path IS NOT NULL THEN
         taken := storage_private.path_holder(upload.bucket_id, upload.path);
         IF taken.owner_id <> upload.owner_id THEN
-            PERFORM storage_private.refuse_path(upload.bucket_id, upload.path);
+            PERFORM storage_private.refuse_path(upload.bucket_id, upload.path, upload.id);
         END IF;
         UPDATE storage.files f SET is_current = false, superseded_at = clock_timestamp() WHERE f.id = taken.id;
         -- Numbers go on from the highest that is left, also when the current version was deleted.

@@ -438,6 +438,23 @@ fn verdicts_are_values_each_of_its_own() {
 }
 
 #[test]
+fn a_path_that_another_user_took_meanwhile_settles_none_and_the_upload_is_named() {
+    let scene = used();
+    scene.shared_bucket();
+    let (mut ada, mut bob) = (scene.user("ada"), scene.user("bob"));
+    let files = ["a", "b"].map(|path| Upload::declared(b"hers").to("shared").at(path));
+    let tickets = request_all(&mut ada, &files);
+    put_all(&tickets, b"hers");
+    Upload::declared(b"his").to("shared").at("b").complete(&mut bob, b"his");
+    let rows = scene.rows();
+    let refusal = refused(try_confirm_all(&mut ada, &ids(&tickets)));
+    assert_eq!(refusal.code(), ("42710", "PATH_TAKEN"));
+    assert!(refusal.detail.unwrap().ends_with(&format!(" Upload {}.", tickets[1].upload_id)));
+    assert_eq!(scene.rows(), rows);
+    assert_eq!(confirm_all(&mut ada, &[&tickets[0].upload_id])[0].outcome(), ("uploaded", None));
+}
+
+#[test]
 fn an_unknown_upload_ends_the_call_before_the_store_is_asked_and_a_hidden_one_is_unknown() {
     let (scene, proxy) = proxied();
     let mut ada = scene.user("ada");
