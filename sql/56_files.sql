@@ -211,7 +211,7 @@ BEGIN
         PERFORM storage_private.refuse('DEFAULT_BUCKET_AMBIGUOUS', 'there are several buckets of this access',
             format('Candidates: %s.', array_to_string(candidates, ', ')), 'Name one to storage.move_file(), or make one the default.');
     END IF;
-    -- What is no longer public was not before. What becomes public, its owner has seen; what it was is another matter.
+    -- Out of the public go its earlier versions too; into it they do not: nobody asked for those to be shown.
     PERFORM storage_private.relocate(file_id, candidates[1], NULL, here.access = 'public');
     SELECT * INTO f FROM storage.files c WHERE c.id = file_id;
     RETURN f;

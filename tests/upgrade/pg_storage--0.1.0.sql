@@ -179,22 +179,6 @@ COMMENT ON COLUMN storage.maintenance_report.multiparts_aborted IS 'Multipart up
 COMMENT ON COLUMN storage.maintenance_report.events_announced IS 'Events whose notification was sent.';
 COMMENT ON COLUMN storage.maintenance_report.events_removed IS 'Events past their time that were removed.';
 
-CREATE TYPE storage_private.admission AS (
-    id            uuid,
-    file_id       uuid,
-    tenant_id     text,
-    physical_name text,
-    object_key    text,
-    final_key     text,
-    direct        boolean,
-    create_only   boolean,
-    created_at    timestamptz,
-    expires_at    timestamptz
-);
-COMMENT ON TYPE storage_private.admission IS 'The trusted columns of an upload request that was found acceptable.';
-COMMENT ON COLUMN storage_private.admission.id IS 'Of the request.';
-COMMENT ON COLUMN storage_private.admission.file_id IS 'Of the file to be.';
-COMMENT ON COLUMN storage_private.admission.tenant_id IS 'The tenant of the bucket.';
 COMMENT ON COLUMN storage_private.admission.physical_name IS 'The bucket in the store; this and the keys are NULL before the first use.';
 COMMENT ON COLUMN storage_private.admission.object_key IS 'The key that the URL will name.';
 COMMENT ON COLUMN storage_private.admission.final_key IS 'The key that the object will have.';

@@ -69,7 +69,7 @@ fn the_script_of_the_version_before_is_as_released() {
     let frozen = Path::new(env!("CARGO_MANIFEST_DIR")).join("upgrade").join(FROZEN);
     assert_eq!(
         flow::sha256(&fs::read(frozen).unwrap()),
-        "74b38b8459fb76441358e581e19921dc78810d6e0530bf3484592b5a6433aae2"
+        "4412590e500c919a670fd9ba5bf360612eb7bb74215765ee6f4f140c6ff58fc0"
     );
 }
 
