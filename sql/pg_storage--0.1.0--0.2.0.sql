@@ -961,13 +961,17 @@ DECLARE
     candidates uuid[];
 BEGIN
     PERFORM storage_private.require_writable();
-    SELECT * INTO f FROM storage.files c WHERE c.id = file_id;
+    SELECT * INTO f FROM storage.files c
+    WHERE c.id = file_id AND (c.expires_at IS NULL OR c.expires_at > clock_timestamp());
     SELECT * INTO here FROM storage.buckets b WHERE b.id = f.bucket_id AND b.deleted_at IS NULL;
+    IF here.access = access THEN
+        RETURN f;
+    END IF;
+    -- Whoever may see it and not change it is told that, and nothing of buckets: locking asks the policies for UPDATE.
+    PERFORM FROM storage.files c WHERE c.id = file_id AND here.id IS NOT NULL FOR NO KEY UPDATE;
     IF NOT FOUND THEN
         PERFORM storage_private.refuse('FILE_NOT_FOUND', 'no such file', format('Asked for %L.', file_id),
             'storage.files lists those you can see; only your own can be moved.');
-    ELSIF here.access = access THEN
-        RETURN f;
     END IF;
     SELECT array_agg(b.id) FILTER (WHERE b.rank = 1) INTO candidates
     FROM (SELECT c.id, rank() OVER (ORDER BY c.is_default DESC, c.key = c.access::text DESC)

@@ -11,7 +11,7 @@ use pg_storage_core::presign::{Method, Presign, Signer, encode_key, plain_url};
 use pgrx::datum::{Interval, TimestampWithTimeZone};
 
 use crate::clock::{Moment, lifetime};
-use crate::error::{Failure, Result};
+use crate::error::{Failure, Result, shown_id};
 use crate::operation::Operation;
 use crate::{catalog, config, guc, session};
 
@@ -93,7 +93,7 @@ fn sign_one(
 pub fn public_url(file: pgrx::Uuid) -> Result<String> {
     let located = locate(&[file])?.into_iter().next().ok_or_else(|| {
         Failure::new(Token::FileNotFound, "no such file")
-            .detail(format!("Asked for '{file}'."))
+            .detail(format!("Asked for {}.", shown_id(file)))
             .hint("storage.files lists those you can see.")
     })?;
     if located.access != Access::Public {

@@ -115,6 +115,11 @@ impl<T, E: Into<Failure>> OrRaise<T> for std::result::Result<T, E> {
     }
 }
 
+/// An id as an error's detail gives it. NULL is the id of nothing, and the nil UUID stands for it.
+pub fn shown_id(id: pgrx::Uuid) -> String {
+    if id.as_bytes() == &[0; 16] { "NULL".to_owned() } else { format!("'{id}'") }
+}
+
 impl From<Invalid> for Failure {
     fn from(invalid: Invalid) -> Self {
         Self {

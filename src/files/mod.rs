@@ -12,7 +12,7 @@ pub mod search;
 use pg_storage_core::error::Token;
 
 use crate::catalog;
-use crate::error::{Failure, Result};
+use crate::error::{Failure, Result, shown_id};
 use crate::operation::Operation;
 
 /// A file whose bytes the caller may read.
@@ -47,7 +47,11 @@ struct Kept {
 /// # Errors
 /// `FILE_NOT_FOUND`, in the same words whether it is absent, hidden or past its time.
 fn readable(file: pgrx::Uuid) -> Result<Readable> {
-    let found = Operation::Sign.during(|| {
+    visible(file)?.ok_or_else(|| not_found(file).hint("storage.files lists those you can see."))
+}
+
+fn visible(file: pgrx::Uuid) -> Result<Option<Readable>> {
+    Operation::Sign.during(|| {
         catalog::read(
             "SELECT f.bucket_id, f.filename, f.path, f.content_type, f.size, f.sha256, f.metadata::pg_catalog.text, f.is_current
              FROM storage.files f
@@ -72,14 +76,11 @@ fn readable(file: pgrx::Uuid) -> Result<Readable> {
                 }))
             },
         )
-    })?;
-    found.ok_or_else(|| not_found(file))
+    })
 }
 
 fn not_found(file: pgrx::Uuid) -> Failure {
-    Failure::new(Token::FileNotFound, "no such file")
-        .detail(format!("Asked for '{file}'."))
-        .hint("storage.files lists those you can see; only your own can be moved.")
+    Failure::new(Token::FileNotFound, "no such file").detail(format!("Asked for {}.", shown_id(file)))
 }
 
 /// A question for where the bytes of a file are.
@@ -107,7 +108,7 @@ fn held(file: pgrx::Uuid) -> Result<Kept> {
 fn one(file: pgrx::Uuid, rows: pgrx::spi::SpiTupleTable<'_>) -> Result<Kept> {
     let row = rows.first();
     if row.is_empty() {
-        return Err(not_found(file));
+        return Err(not_found(file).hint("It was deleted meanwhile."));
     }
     let missing = || Failure::internal(format!("the object of file {file} is missing"));
     Ok(Kept {

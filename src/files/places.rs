@@ -4,10 +4,10 @@
 use pg_storage_store::Source;
 
 use super::contents::own_time;
-use super::{Kept, Readable, held, not_found, readable};
+use super::{Kept, Readable, held, not_found, readable, visible};
 use crate::catalog;
 use crate::config;
-use crate::error::Result;
+use crate::error::{Failure, Result};
 use crate::json::Jsonb;
 use crate::upload::{self, Declared, Own, Verified, Wanted};
 
@@ -65,7 +65,16 @@ fn hold_for_change(file: pgrx::Uuid, path: Option<&str>) -> Result<()> {
         &[file.into(), path.into()],
         |rows| Ok(rows.len()),
     )?;
-    if changed == 0 { Err(not_found(file)) } else { Ok(()) }
+    if changed == 0 { Err(not_movable(file)) } else { Ok(()) }
+}
+
+/// What is hidden, and what is seen and somebody else's, are refused in the same words.
+fn not_movable(file: pgrx::Uuid) -> Failure {
+    not_found(file).hint("storage.files lists those you can see; only your own can be moved.")
+}
+
+fn movable(file: pgrx::Uuid) -> Result<Readable> {
+    visible(file)?.ok_or_else(|| not_movable(file))
 }
 
 /// The earlier versions of its path that have the same owner, seen or not, oldest first; of a current file alone.
@@ -90,10 +99,10 @@ fn relocate_one(
         (to != here.bucket || parts).then_some(to)
     };
     // Where it leaves, its path is held against those there.
-    let path_here = if leaves(&readable(file)?).is_some() { None } else { path };
+    let path_here = if leaves(&movable(file)?).is_some() { None } else { path };
     hold_for_change(file, path_here)?;
     // It may have been moved while this waited for it.
-    let here = readable(file)?;
+    let here = movable(file)?;
     let Some(to) = leaves(&here) else { return Ok(()) };
     let kept = held(file)?;
     let own = open(&here, to, &here.filename, path.or(here.path.as_deref()))?;

@@ -20,7 +20,7 @@ use super::examine::capabilities;
 use super::request::{Wanted, open_placed, share};
 use crate::bucket::Bucket;
 use crate::clock::{Moment, lifetime};
-use crate::error::{Failure, Result};
+use crate::error::{Failure, Result, shown_id};
 use crate::operation::Operation;
 use crate::{cache, catalog, config, guc, session, wait};
 
@@ -125,7 +125,7 @@ fn own(upload: pgrx::Uuid) -> Result<Own> {
             let row = rows.first();
             if row.is_empty() {
                 return Err(Failure::new(Token::UploadNotFound, "no such upload")
-                    .detail(format!("Asked for '{upload}'."))
+                    .detail(format!("Asked for {}.", shown_id(upload)))
                     .hint("storage.upload_requests lists your uploads."));
             }
             let missing = || Failure::internal("an upload request has no columns");

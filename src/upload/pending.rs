@@ -10,7 +10,7 @@ use pg_storage_core::upload::{Reason, Status};
 use super::admission::Placed;
 use crate::catalog;
 use crate::clock::Moment;
-use crate::error::{Failure, Result};
+use crate::error::{Failure, Result, shown_id};
 use crate::operation::Operation;
 
 /// An upload request as it is now.
@@ -51,7 +51,7 @@ pub fn statuses(uploads: &[pgrx::Uuid]) -> Result<HashMap<[u8; 16], Status>> {
     ))?;
     let mut missing: Vec<String> = Vec::new();
     for upload in uploads.iter().filter(|upload| !found.contains_key(upload.as_bytes())) {
-        let named = format!("'{upload}'");
+        let named = shown_id(*upload);
         if !missing.contains(&named) {
             missing.push(named);
         }

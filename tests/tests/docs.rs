@@ -146,9 +146,9 @@ fn moving_from_supabase() {
             &store,
             "supabase-files",
             &[
-                ("stub/documents/letters/Dear Charles.txt/v1", text, "Dear Charles,"),
-                ("stub/documents/notes/G.txt/v2", text, "Note G"),
-                ("stub/documents/engine.txt/v3", text, "The Engine"),
+                ("stub/My Documents/letters/Dear Charles.txt/v1", text, "Dear Charles,"),
+                ("stub/My Documents/notes/G.txt/v2", text, "Note G"),
+                ("stub/My Documents/engine.txt/v3", text, "The Engine"),
                 ("stub/avatars/ada.svg/v5", "image/svg+xml", "<svg/>"),
             ],
         );

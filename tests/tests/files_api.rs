@@ -650,7 +650,7 @@ fn a_file_that_is_over_holds_no_path() {
     let file = over(&mut ada, "url");
     Upload::declared(b"by url").to("shared").at("url").complete(&mut bob, b"by url");
     assert!(ended(&file));
-    // By a rename, a move, and an import, which looks before.
+    // By a rename and by a move.
     let file = over(&mut ada, "renamed");
     let other = put(&mut bob, "shared", b"bobs", None);
     bob.execute("UPDATE storage.files SET path = 'renamed' WHERE id = $1::text::uuid", &[&other]).unwrap();
@@ -659,7 +659,7 @@ fn a_file_that_is_over_holds_no_path() {
     let other = put(&mut bob, "private", b"bobs", Some("moved"));
     made(&mut bob, &format!("move_file('{other}', 'shared')"));
     assert!(ended(&file));
-    // Nobody's path is taken by it who holds it: they wait.
+    // Who comes waits for whoever holds it.
     let file = over(&mut ada, "held");
     let mut holder = scene.superuser();
     holder
@@ -679,6 +679,11 @@ fn which_bucket_an_access_means_is_never_guessed() {
     let shared = put(&mut ada, "shared", b"which", None);
     let refusal = refuse(&mut ada, &format!("set_file_access('{shared}', 'public')"));
     assert_eq!(refusal.code(), ("55000", "DEFAULT_BUCKET_MISSING"));
+    // Whoever may not change it is told what move_file() tells him, and nothing of buckets.
+    let mut bob = scene.user("bob");
+    let refusal = refuse(&mut bob, &format!("set_file_access('{shared}', 'public')"));
+    assert_eq!(refusal, refuse(&mut bob, &format!("move_file('{shared}', 'private')")));
+    assert_eq!(refusal.code(), ("42704", "FILE_NOT_FOUND"));
     let public = bucket(&scene, "ada", "public");
     scene
         .superuser()
@@ -702,6 +707,39 @@ fn which_bucket_an_access_means_is_never_guessed() {
         "SELECT b.key FROM storage.files f JOIN storage.buckets b ON b.id = f.bucket_id WHERE f.id = '{file}'"
     );
     assert_eq!(scene.value::<String>(&key), "two");
+}
+
+#[test]
+fn null_is_the_id_of_no_file() {
+    let scene = Scene::local();
+    let mut ada = scene.user("ada");
+    for call in [
+        "download_url(NULL)",
+        "public_url(NULL)",
+        "get_file(NULL)",
+        "copy_file(NULL)",
+        "move_file(NULL)",
+        "set_file_access(NULL, 'public')",
+        "restore_version(NULL)",
+        "delete_file(NULL)",
+    ] {
+        let refusal = refuse(&mut ada, call);
+        assert_eq!(refusal.code(), ("42704", "FILE_NOT_FOUND"), "{call}");
+        assert_eq!(refusal.detail.as_deref(), Some("Asked for NULL."), "{call}");
+        let changes = call.starts_with("move") || call.starts_with("set");
+        assert_eq!(refusal.hint.unwrap().contains("moved"), changes, "{call}");
+    }
+    for call in [
+        "confirm_upload(NULL)",
+        "confirm_uploads('{NULL}')",
+        "abort_upload(NULL)",
+        "list_upload_parts(NULL)",
+        "sign_upload_parts(NULL, '{1}')",
+    ] {
+        let refusal = refuse(&mut ada, call);
+        assert_eq!(refusal.code(), ("42704", "UPLOAD_NOT_FOUND"), "{call}");
+        assert_eq!(refusal.detail.as_deref(), Some("Asked for NULL."), "{call}");
+    }
 }
 
 /// Runs `call` in a session of ada's, which must wait for the transaction that `open` is in, and ends that.

@@ -107,6 +107,21 @@ fn rows(scene: &Scene) -> Vec<i64> {
 }
 
 #[test]
+fn an_import_takes_the_path_of_a_file_that_is_over() {
+    let scene = Scene::local();
+    let old = Old::adopted(&scene);
+    old.put("first", "text/plain", b"first");
+    old.put("second", "text/plain", b"second");
+    let first = old.import(&json!([{ "key": "first", "path": "a" }])).remove(0).file_id.unwrap();
+    let second = json!([{ "key": "second", "path": "a" }]);
+    assert_eq!(old.import(&second)[0].outcome(), ("second", "refused", Some("PATH_TAKEN")));
+    scene.superuser().batch_execute("UPDATE storage.files SET expires_at = now()").unwrap();
+    assert_eq!(old.import(&second)[0].outcome(), ("second", "imported", None));
+    let left = format!("SELECT count(*) FROM storage.files WHERE id = '{first}'");
+    assert_eq!(scene.value::<i64>(&left), 0);
+}
+
+#[test]
 fn objects_become_files_where_they_are_each_with_a_verdict_of_its_own() {
     each_store(|scene| {
         let old = Old::adopted(scene);

@@ -53,7 +53,7 @@ const MATRIX: &[(&str, &str)] = &[
     ("++++ xxxx -x-+ ---- ---- xxxx -x-+ ++++", "SELECT storage.copy_file('{file}')"),
     ("++++ xxxx ---- ---- ---- xxxx ---- ++++", "SELECT storage.move_file('{file}', path => 'moved')"),
     ("++++ xxxx ---- ---- ---- xxxx ---- ----", "SELECT storage.move_file('{file}', 'temp', 'moved')"),
-    ("+++s xxxx -s-s ---- ---- xxxx ---s +++s", "SELECT storage.set_file_access('{file}', 'temp')"),
+    ("+++s xxxx ---- ---- ---- xxxx ---- +++s", "SELECT storage.set_file_access('{file}', 'temp')"),
     ("++++ xxxx -+-+ ---- ---- xxxx -+-+ ++++", "SELECT storage.restore_version('{file}')"),
     ("++++ xxxx -+-+ ---- ---- xxxx ++++ ++++", "SELECT storage.expire_versions('{bucket}', keep => 0)"),
     ("++++ ++++ -+-+ ---- ---- xxxx ++++ ++++", "SELECT count(*) FROM storage.search_files('{bucket}', '{\"a\": 1}')"),
