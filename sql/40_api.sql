@@ -340,4 +340,4 @@ BEGIN
     RETURN f;
 END $$;
 COMMENT ON FUNCTION storage.delete_file(uuid) IS
-'Deletes a file, exactly as DELETE FROM storage.files does. Its bytes leave the store after COMMIT, the last file over them and pg_storage.deletion_delay. Errors: FILE_NOT_FOUND, READ_ONLY.';
+'Deletes a file, exactly as DELETE FROM storage.files does. Its bytes leave the store after COMMIT, the last file over them and pg_storage.deletion_delay; until then a public URL answers. What has to be down at once is made private first, by storage.set_file_access(). Errors: FILE_NOT_FOUND, READ_ONLY.';

@@ -1001,6 +1001,9 @@ REVOKE ALL ON FUNCTION
     storage.copy_file(uuid, text, text, text), storage.move_file(uuid, text, text), storage.set_file_access(uuid, storage.bucket_access)
 FROM PUBLIC;
 
+COMMENT ON FUNCTION storage.delete_file(uuid) IS
+'Deletes a file, exactly as DELETE FROM storage.files does. Its bytes leave the store after COMMIT, the last file over them and pg_storage.deletion_delay; until then a public URL answers. What has to be down at once is made private first, by storage.set_file_access(). Errors: FILE_NOT_FOUND, READ_ONLY.';
+
 -- Versions, and search by metadata.
 
 ALTER TABLE storage.files ADD COLUMN superseded_at timestamptz;

@@ -506,6 +506,11 @@ fn what_a_path_was_stays_public_no_longer_than_what_it_is() {
         }
         assert_eq!(versions(scene, &public, "you.txt"), "1*");
         assert_downloads(&mut ada, &elsewhere, b"another path");
+        // One that is deleted while it is public stays for the delay.
+        let public_place = scene.place_of_file(&elsewhere);
+        made(&mut ada, &format!("delete_file('{elsewhere}')"));
+        scene.maintain();
+        assert!(scene.exists(&public_place));
 
         // Published is what was named, and nothing that it was before.
         made(&mut ada, &format!("set_file_access('{third}', 'public')"));
