@@ -252,10 +252,3 @@ COMMENT ON COLUMN storage.maintenance_report.multiparts_aborted IS 'Multipart up
 COMMENT ON COLUMN storage.maintenance_report.events_announced IS 'Events whose notification was sent.';
 COMMENT ON COLUMN storage.maintenance_report.events_removed IS 'Events past their time that were removed.';
 
-COMMENT ON COLUMN storage_private.admission.physical_name IS 'The bucket in the store; this and the keys are NULL before the first use.';
-COMMENT ON COLUMN storage_private.admission.object_key IS 'The key that the URL will name.';
-COMMENT ON COLUMN storage_private.admission.final_key IS 'The key that the object will have.';
-COMMENT ON COLUMN storage_private.admission.direct IS 'Whether these are the same.';
-COMMENT ON COLUMN storage_private.admission.create_only IS 'Whether If-None-Match is signed.';
-COMMENT ON COLUMN storage_private.admission.created_at IS 'Now, by the wall clock.';
-COMMENT ON COLUMN storage_private.admission.expires_at IS 'When the URL ends.';

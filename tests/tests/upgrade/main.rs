@@ -69,7 +69,7 @@ fn the_script_of_the_version_before_is_as_released() {
     let frozen = Path::new(env!("CARGO_MANIFEST_DIR")).join("upgrade").join(FROZEN);
     assert_eq!(
         flow::sha256(&fs::read(frozen).unwrap()),
-        "4412590e500c919a670fd9ba5bf360612eb7bb74215765ee6f4f140c6ff58fc0"
+        "0fe111c0f0872937a055f369f8f91dd4f26699ee8f54e40f573d4c8cbbe4d93b"
     );
 }
 
