@@ -94,7 +94,8 @@ mod storage_private {
         (ticket.upload_id, ticket.file_id, deduplicated, "PUT".to_owned(), url, headers, expires_at)
     }
 
-    /// Inserts many upload requests as the caller, all or none, and gives their tickets in the same order.
+    /// Inserts many upload requests as the caller, all or none, and gives their tickets in the same order. The lists have one
+    /// length.
     #[allow(clippy::too_many_arguments, clippy::type_complexity)]
     #[pg_extern(volatile)]
     fn open_uploads(
@@ -117,28 +118,23 @@ mod storage_private {
             name!(expires_at, Option<TimestampWithTimeZone>),
         ),
     > {
-        // A list that is shorter than that of the names says nothing of the last files.
-        fn nth<T>(list: &[Option<T>], at: usize) -> Option<&T> {
-            list.get(at).and_then(Option::as_ref)
-        }
-        let filenames = filenames.unwrap_or_default();
-        let content_types = content_types.unwrap_or_default();
-        let sizes = sizes.unwrap_or_default();
-        let sha256s = sha256s.unwrap_or_default();
-        let paths = paths.unwrap_or_default();
-        let mut metadata = metadata.unwrap_or_default();
-        metadata.resize_with(filenames.len(), || None);
+        let (filenames, content_types) = (filenames.unwrap_or_default(), content_types.unwrap_or_default());
+        let (sizes, sha256s) = (sizes.unwrap_or_default(), sha256s.unwrap_or_default());
+        let (paths, metadata) = (paths.unwrap_or_default(), metadata.unwrap_or_default());
         let files = filenames
             .iter()
+            .zip(&content_types)
+            .zip(&sizes)
+            .zip(&sha256s)
+            .zip(&paths)
             .zip(metadata)
-            .enumerate()
-            .map(|(at, (filename, metadata))| Wanted {
+            .map(|(((((filename, content_type), size), sha256), path), metadata)| Wanted {
                 declared: declared(
                     filename.as_deref(),
-                    nth(&content_types, at).map(String::as_str),
-                    nth(&sizes, at).copied(),
-                    nth(&sha256s, at).map(String::as_str),
-                    nth(&paths, at).map(String::as_str),
+                    content_type.as_deref(),
+                    *size,
+                    sha256.as_deref(),
+                    path.as_deref(),
                     None,
                 ),
                 metadata: metadata.unwrap_or_else(Jsonb::empty_object),

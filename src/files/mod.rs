@@ -10,6 +10,7 @@ pub mod places;
 pub mod search;
 
 use pg_storage_core::error::Token;
+use pg_storage_core::policy::Access;
 
 use crate::catalog;
 use crate::error::{Failure, Result, shown_id};
@@ -35,7 +36,7 @@ struct Kept {
     physical_name: String,
     key: String,
     /// Of the bucket the file is in.
-    access: String,
+    access: Access,
     /// Whether leading bytes were held against the type there.
     checked: bool,
     /// The endpoint of the store that has them, as far as that is on record.
@@ -115,7 +116,7 @@ fn one(file: pgrx::Uuid, rows: pgrx::spi::SpiTupleTable<'_>) -> Result<Kept> {
         object: row.get(1)?.ok_or_else(missing)?,
         physical_name: row.get(2)?.ok_or_else(missing)?,
         key: row.get(3)?.ok_or_else(missing)?,
-        access: row.get(4)?.ok_or_else(missing)?,
+        access: row.get::<String>(4)?.as_deref().and_then(Access::parse).ok_or_else(missing)?,
         checked: row.get(5)?.unwrap_or(false),
         kept_by: row.get(6)?,
     })

@@ -1,6 +1,7 @@
 //! Files copied and moved. Both are uploads to where the file goes, as far as policies and limits are concerned; the bytes
 //! stay where they are as long as they may.
 
+use pg_storage_core::policy::Access;
 use pg_storage_store::Source;
 
 use super::contents::own_time;
@@ -135,10 +136,9 @@ impl Kept {
     /// Whether the object can be that of the file to be: in the same physical bucket, where others may read it, or it
     /// vanishes, neither sooner nor later; and not unseen by a bucket that looks at bytes.
     fn serves(&self, own: &Own) -> bool {
-        let access = own.bucket.access.as_str();
         own.physical_name() == self.physical_name
-            && access == self.access
-            && access != "temp"
+            && own.bucket.access == self.access
+            && self.access != Access::Temp
             && (self.checked || !own.checks_bytes())
     }
 

@@ -42,7 +42,7 @@ const DIRECT_CALLS: [&str; 28] = [
     "open_parts('{bucket}', 'a.txt', 'text/plain', 5, NULL, NULL, NULL, '{}', NULL, false)",
     "sign_parts('{parts}', ARRAY[1], NULL)",
     "arrived_parts('{parts}')",
-    "open_uploads('{bucket}', ARRAY['a.txt'], ARRAY['text/plain'], ARRAY[5]::pg_catalog.int8[], NULL, NULL, NULL)",
+    "open_uploads('{bucket}', ARRAY['a.txt'], ARRAY['text/plain'], ARRAY[5]::pg_catalog.int8[], ARRAY[NULL], ARRAY[NULL], ARRAY[NULL]::pg_catalog.jsonb[])",
     "shareable_objects('{bucket}', '{sha256}', 24)",
     "shares_with(NULL, NULL)",
     "sign_downloads(ARRAY['{file}']::pg_catalog.uuid[], NULL, true, NULL)",

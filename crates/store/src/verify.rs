@@ -75,8 +75,6 @@ pub enum Finding {
         etag: Option<String>,
         /// The content type it is stored with.
         content_type: String,
-        /// The type its leading bytes show, if they were looked at and show one.
-        detected: Option<&'static str>,
     },
 }
 
@@ -126,7 +124,7 @@ pub async fn staged(
         return Ok(finding);
     }
     let content_type = match agreed_type(expected, head.content_type, None) {
-        Ok((content_type, _)) => content_type,
+        Ok(content_type) => content_type,
         Err(mismatch) => return Ok(mismatch),
     };
     // The pin keeps a copy that is executed late, after its caller gave up, from bringing other bytes.
@@ -160,13 +158,13 @@ async fn say(
     finding: Finding,
     cache_control: &'static str,
 ) -> Result<Finding, StoreError> {
-    let Finding::Verified { size, sha256, etag, content_type, detected } = finding else {
+    let Finding::Verified { size, sha256, etag, content_type } = finding else {
         return Ok(finding);
     };
     let described = Description { content_type: &content_type, cache_control: Some(cache_control) };
     // What carries a mark came in one piece, and is copied as one.
     let copied = store.copy(bucket, key, bucket, key, None, Some(described)).await?;
-    Ok(Finding::Verified { size, sha256, etag: copied.or(etag), content_type, detected })
+    Ok(Finding::Verified { size, sha256, etag: copied.or(etag), content_type })
 }
 
 /// What somebody says of an object that did not come through us.
@@ -358,7 +356,7 @@ fn judge(expected: &Expected, read: ObjectHash) -> Finding {
 /// The type decides about an object whose size and hash are as promised.
 fn verdict(typed: Typed, size: u64, sha256: Digest, etag: Option<String>) -> Finding {
     match typed {
-        Ok((content_type, detected)) => Finding::Verified { size, sha256, etag, content_type, detected },
+        Ok(content_type) => Finding::Verified { size, sha256, etag, content_type },
         Err(mismatch) => mismatch,
     }
 }
@@ -373,8 +371,8 @@ pub(crate) fn wrong_size(expected: &Expected, found: u64) -> Option<Finding> {
     }
 }
 
-/// The stored type and what the leading bytes show, or the mismatch.
-type Typed = Result<(String, Option<&'static str>), Finding>;
+/// The stored type, or the mismatch.
+type Typed = Result<String, Finding>;
 
 /// The stored type and the leading bytes against the declared type; silence agrees.
 fn agreed_type(expected: &Expected, stored: Option<String>, leading: Option<&[u8]>) -> Typed {
@@ -385,9 +383,8 @@ fn agreed_type(expected: &Expected, stored: Option<String>, leading: Option<&[u8
     if !ContentType::parse(&stored).is_ok_and(|stored| stored.essence() == declared.essence()) {
         return Err(mismatch(stored));
     }
-    let detected = leading.and_then(agreement::sniff);
-    match detected {
+    match leading.and_then(agreement::sniff) {
         Some(found) if !agreement::agrees(declared, found) => Err(mismatch(found.to_owned())),
-        _ => Ok((stored, detected)),
+        _ => Ok(stored),
     }
 }

@@ -48,7 +48,6 @@ pub fn verified(body: &[u8]) -> Finding {
         sha256: Digest::of(body),
         etag: Some(etag(body)),
         content_type: "image/png".to_owned(),
-        detected: Some("image/png"),
     }
 }
 
