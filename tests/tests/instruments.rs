@@ -438,7 +438,7 @@ fn no_instrument_shows_a_secret_and_the_disk_holds_none() {
     // What is left of it on disk: tables, indexes, WAL, statistics.
     cluster.stop(Stop::Fast);
     let mut physical = Forbidden::default();
-    physical.add("test-1-default-private");
+    physical.add(&format!("{}-default-private", scene.prefix));
     let (mut files, mut bytes, mut reached) = (0, 0, 0);
     let keepers = ["test.conf", "credentials", "temporary-credentials"];
     each_file(cluster.data(), &keepers, &mut |path, content| {

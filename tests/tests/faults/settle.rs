@@ -3,6 +3,7 @@
 
 use crate::client::Client;
 use crate::invariants::buckets_in_the_store;
+use crate::is_unsteady;
 use crate::world::World;
 use pg_storage_tests::orphans;
 use std::time::{Duration, Instant};
@@ -48,7 +49,8 @@ fn work_off(world: &World) {
             .batch_execute("UPDATE storage.object_deletions SET not_before = now(), claimed_until = NULL")
             .expect("make due");
         let [.., failed] = world.scene.maintain();
-        assert_eq!(failed, 0, "a deletion failed without any fault");
+        // Of three nodes one comes and goes all the time; what failed for that is tried again.
+        assert!(failed == 0 || is_unsteady(), "{failed} deletions failed without any fault");
         let left: i64 = world.scene.value(
             "SELECT (SELECT count(*) FROM storage.object_deletions)
                   + (SELECT count(*) FROM storage.upload_requests WHERE status = 'requested')
@@ -59,7 +61,13 @@ fn work_off(world: &World) {
         }
         // The worker may be at some of them.
         std::thread::sleep(Duration::from_millis(300));
-        assert!(began.elapsed() < PATIENCE, "{left} deletions stay queued however often they are tried");
+        if began.elapsed() > PATIENCE {
+            let why: Option<String> = world.scene.value(
+                "SELECT string_agg(DISTINCT concat(reason, ' after ', attempts, ': ', last_error), E'\\n')
+                 FROM storage.object_deletions",
+            );
+            panic!("{left} deletions stay queued however often they are tried:\n{}", why.unwrap_or_default());
+        }
     }
 }
 
