@@ -105,7 +105,7 @@ fn a_confirmation_that_meets_an_open_expiry_makes_no_file_whatever_becomes_of_th
         let scene = Scene::local();
         let mut ada = scene.user("ada");
         let bytes = some_bytes(end, 100);
-        let ticket = Upload::declared(&bytes).expiring_in("1 second").request(&mut ada);
+        let ticket = Upload::declared(&bytes).expiring_in("5 seconds").request(&mut ada);
         assert!(ticket.put(&bytes).is_success());
         wait_until_expired(&ticket);
         let mut pass = scene.superuser();
