@@ -340,7 +340,7 @@ fn an_upload_of_another_user_or_tenant_is_refused_in_the_words_of_an_absent_one(
     let theirs = Upload::of(&bytes).request(&mut ada);
     assert!(theirs.put(&bytes).is_success());
     let rows = scene.rows();
-    let absent = "00000000-0000-0000-0000-000000000000";
+    let absent = "11111111-1111-4111-8111-111111111111";
     type Act = fn(&mut Client, &str) -> Result<flow::Verdict, postgres::Error>;
     for act in [try_confirm as Act, flow::abort as Act] {
         for session in [&mut bob, &mut eve] {
