@@ -1,8 +1,8 @@
 # Every target is a small script under scripts/; `make` alone lists them.
-# Variables: PG_MAJOR (15), PROFILE (dev), PGPORT, T (a name), SECONDS (of make fuzz), ROWS and others (of make bench), S3_* (the store of `make up`).
+# Variables: PG_MAJOR (15), PROFILE (dev), PGPORT, PG_CONFIG and DESTDIR (of make install), T (a name), SECONDS (of make fuzz), ROWS and others (of make bench), S3_* (the store of `make up`).
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-one test-stores fuzz up down url psql bench bench-record lint build install-deps garage ceph web clean
+.PHONY: help demo test test-one test-stores fuzz up down url psql bench bench-record lint build install install-deps garage ceph web clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | column -t -s '|' 2>/dev/null \
@@ -46,6 +46,9 @@ lint: ## formatting, clippy, rustdoc, shellcheck and cargo-deny, warnings as err
 
 build: ## build the extension and install it into the private PostgreSQL tree
 	@scripts/build.sh
+
+install: ## build an optimised library and install it into this machine's PostgreSQL, or below DESTDIR
+	@scripts/install.sh
 
 install-deps: ## install the Debian packages and cargo-pgrx when they are missing
 	@scripts/install-deps.sh
