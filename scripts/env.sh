@@ -6,6 +6,10 @@ cd "$ROOT" || exit
 # The server's user must be able to read what is built, whatever the caller's umask.
 umask 022
 
+# PG_CONFIG alone says which PostgreSQL.
+if [[ -z ${PG_MAJOR:-} && -x ${PG_CONFIG:-} ]]; then
+  PG_MAJOR=$("$PG_CONFIG" --version | sed 's/^PostgreSQL \([0-9]*\).*/\1/')
+fi
 PG_MAJOR=${PG_MAJOR:-15}
 PROFILE=${PROFILE:-dev}
 CACHE_DIR=${PG_STORAGE_CACHE:-${XDG_CACHE_HOME:-${HOME:?HOME is not set}/.cache}/pg_storage}
