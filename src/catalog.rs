@@ -192,10 +192,14 @@ pub fn require_writable() -> Result<()> {
 
 /// Has this transaction hold the lock on `storage.upload_requests` that an INSERT takes, until it ends: it counts among
 /// those that may bring uploads before it looks at a bucket, and whoever gives that bucket its first quota knows of it.
+///
+/// It gets an id too: without one, [`read`] would look with the snapshot of the caller's statement, which may have begun
+/// long before the lock was there.
 pub fn lock_upload_requests() {
-    // SAFETY: waits for the lock like any statement does, and ends with an ERROR if it is told to.
+    // SAFETY: waits for the lock like any statement does, and ends with an ERROR if it is told to, or if there are no ids.
     unsafe {
-        pg_sys::LockRelationOid(table(c"upload_requests"), pg_sys::RowExclusiveLock as pg_sys::LOCKMODE)
+        pg_sys::LockRelationOid(table(c"upload_requests"), pg_sys::RowExclusiveLock as pg_sys::LOCKMODE);
+        pg_sys::GetCurrentTransactionId();
     };
 }
 

@@ -406,6 +406,29 @@ fn an_upload_that_slipped_past_the_quota_is_counted_when_it_commits() {
 }
 
 #[test]
+fn a_statement_that_is_older_than_the_quota_keeps_to_it() {
+    let scene = Scene::local();
+    let mut early = scene.user("ada");
+    Upload::of(b"makes the bucket ready").request(&mut early);
+    scene.superuser().batch_execute("DELETE FROM storage.upload_requests").unwrap();
+    // It begins before the quota is committed, and asks for the upload after another had the last room.
+    let mut gate = scene.superuser();
+    gate.batch_execute("BEGIN; SELECT pg_advisory_lock(1)").unwrap();
+    let waiting = blocked(&scene, early, |session| {
+        session.query(
+            "SELECT storage.request_upload_url('private', 'a.txt', CASE WHEN pg_advisory_lock(1) IS NOT NULL THEN 'text/plain' END, 1)",
+            &[],
+        )
+    });
+    limit(&scene, "max_file_count = 1");
+    Upload::of(b"the last").request(&mut scene.user("ada"));
+    gate.batch_execute("SELECT pg_advisory_unlock(1); COMMIT").unwrap();
+    let (_, answer) = waiting.join().unwrap();
+    assert_eq!(refused(answer).code(), FULL);
+    assert_exact(&scene, 1);
+}
+
+#[test]
 fn a_transaction_that_is_older_than_the_quota_is_turned_back_and_can_try_again() {
     let scene = Scene::local();
     let mut old = scene.user("ada");
