@@ -117,7 +117,7 @@ END $$;
 COMMENT ON FUNCTION storage_private.refuse_path(uuid, text, uuid) IS 'Refuses what would come to a path that another file has. upload: which of many. Errors: PATH_TAKEN.';
 
 -- Two that come to one path would otherwise both see it free, or the same predecessor. What is over is nobody's any more,
--- and goes as in maintenance.
+-- and goes as in maintenance. The file itself is not locked: two that change places would wait for each other.
 CREATE FUNCTION storage_private.path_holder(bucket uuid, wanted text) RETURNS storage.files
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -125,16 +125,15 @@ DECLARE
     holder storage.files;
 BEGIN
     PERFORM storage_private.hold_lock('path', bucket || '/' || wanted);
-    SELECT * INTO holder FROM storage.files f
-    WHERE f.bucket_id = bucket AND f.path = wanted AND f.is_current FOR NO KEY UPDATE;
+    SELECT * INTO holder FROM storage.files f WHERE f.bucket_id = bucket AND f.path = wanted AND f.is_current;
     IF holder.expires_at <= clock_timestamp() THEN
-        DELETE FROM storage.files f WHERE f.id = holder.id;
+        DELETE FROM storage.files f WHERE f.id = holder.id AND f.bucket_id = bucket AND f.path = wanted;
         RETURN NULL;
     END IF;
     RETURN holder;
 END $$;
 COMMENT ON FUNCTION storage_private.path_holder(uuid, text) IS
-'The current file at a path, which nobody else comes to until the transaction ends; NULL: it is free, where need be because a file that was over has been deleted.';
+'The current file at a path, to which nobody else comes until the transaction ends, though the file may go; NULL: the path is free, where need be because a file that was over has been deleted.';
 
 CREATE FUNCTION storage_private.check_path(bucket uuid, new_path text, uploader text) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
@@ -197,6 +196,9 @@ BEGIN
 
     IF upload.path IS NOT NULL THEN
         taken := storage_private.path_holder(upload.bucket_id, upload.path);
+        -- Where it is just going, this waits to see whether it does.
+        SELECT * INTO taken FROM storage.files f
+        WHERE f.id = taken.id AND f.bucket_id = upload.bucket_id AND f.path = upload.path FOR NO KEY UPDATE;
         IF taken.owner_id <> upload.owner_id THEN
             PERFORM storage_private.refuse_path(upload.bucket_id, upload.path, upload.id);
         END IF;

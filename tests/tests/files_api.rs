@@ -676,6 +676,44 @@ fn a_file_that_is_over_holds_no_path() {
 }
 
 #[test]
+fn a_path_is_taken_also_while_somebody_holds_the_file_that_has_it() {
+    let scene = Scene::local();
+    scene.shared_bucket();
+    let (mut ada, mut bob) = (scene.user("ada"), scene.user("bob"));
+    let adas = put(&mut ada, "shared", b"adas", Some("adas"));
+    let bobs = put(&mut bob, "shared", b"bobs", Some("bobs"));
+    let elsewhere = put(&mut ada, "private", b"adas", Some("bobs"));
+    ada.batch_execute("SET lock_timeout = '10s'").unwrap();
+    // Each holds what the other wants: both are refused, and neither waits.
+    let touch = "UPDATE storage.files SET metadata = '{}' WHERE id = $1::text::uuid";
+    let rename = "UPDATE storage.files SET path = $2 WHERE id = $1::text::uuid";
+    bob.batch_execute("BEGIN").unwrap();
+    bob.execute(touch, &[&bobs]).unwrap();
+    ada.batch_execute("BEGIN").unwrap();
+    ada.execute(touch, &[&adas]).unwrap();
+    assert_eq!(refused(ada.execute(rename, &[&adas, &"bobs"])).code(), ("42710", "PATH_TAKEN"));
+    assert_eq!(refused(bob.execute(rename, &[&bobs, &"adas"])).code(), ("42710", "PATH_TAKEN"));
+    for session in [&mut ada, &mut bob] {
+        session.batch_execute("ROLLBACK; BEGIN").unwrap();
+    }
+    bob.execute(touch, &[&bobs]).unwrap();
+    assert_eq!(refuse(&mut ada, &format!("move_file('{elsewhere}', 'shared')")).token, "PATH_TAKEN");
+    for session in [&mut ada, &mut bob] {
+        session.batch_execute("ROLLBACK").unwrap();
+    }
+    // Whose upload has arrived waits for a file that is just going.
+    for leave in ["DELETE FROM storage.files", "UPDATE storage.files SET path = 'left'"] {
+        let ticket = Upload::declared(b"in time").to("shared").at("going").request(&mut ada);
+        assert!(ticket.put(b"in time").is_success());
+        put(&mut bob, "shared", b"going", Some("going"));
+        bob.batch_execute(&format!("BEGIN; {leave} WHERE path = 'going'")).unwrap();
+        behind(&scene, &mut bob, "COMMIT", format!("SELECT storage.confirm_upload('{}')", ticket.upload_id))
+            .unwrap();
+        assert_eq!(ada.execute("DELETE FROM storage.files WHERE path = 'going'", &[]).unwrap(), 1, "{leave}");
+    }
+}
+
+#[test]
 fn which_bucket_an_access_means_is_never_guessed() {
     let scene = Scene::local();
     scene.shared_bucket();
