@@ -1102,7 +1102,9 @@ BEGIN
         SELECT * INTO latest FROM storage.files f
         WHERE f.bucket_id = NEW.bucket_id AND f.path = NEW.path ORDER BY f.version DESC LIMIT 1;
         NEW.version := greatest(NEW.version, latest.version + 1);
-        NEW.previous_version_id := CASE WHEN latest.owner_id = NEW.owner_id THEN latest.id END;
+        -- What another still comes after comes after nothing: the two might come after each other.
+        NEW.previous_version_id := CASE WHEN latest.owner_id = NEW.owner_id
+            AND NOT EXISTS (SELECT FROM storage.files f WHERE f.previous_version_id = NEW.id) THEN latest.id END;
     END IF;
     RETURN NEW;
 END $$;

@@ -293,6 +293,26 @@ fn a_file_that_is_renamed_to_a_path_is_the_latest_version_there() {
 }
 
 #[test]
+fn no_two_versions_come_after_each_other() {
+    let scene = Scene::local();
+    let mut ada = scene.user("ada");
+    let rename = "UPDATE storage.files SET path = $2 WHERE id = $1::text::uuid";
+    let first = put(&mut ada, b"first", "a");
+    let second = put(&mut ada, b"second", "a");
+    // A file of its own for a while, it comes back when what came after it is what was there last.
+    for path in [None, Some("b")] {
+        ada.execute(rename, &[&first, &path]).unwrap();
+    }
+    let third = put(&mut ada, b"third", "a");
+    ada.execute("SELECT storage.delete_file($1::text::uuid)", &[&third]).unwrap();
+    ada.execute(rename, &[&first, &"a"]).unwrap();
+    assert_eq!(versions(&scene, "a"), "2 3*");
+    let both =
+        format!("SELECT count(previous_version_id) FROM storage.files WHERE id IN ('{first}', '{second}')");
+    assert_eq!(scene.value::<i64>(&both), 1);
+}
+
+#[test]
 fn an_earlier_version_is_renamed_to_nowhere_where_it_was_not() {
     let scene = Scene::local();
     scene.shared_bucket();
