@@ -6,7 +6,7 @@
 
 #![allow(unsafe_code)]
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::OnceLock;
 
@@ -90,11 +90,33 @@ impl Drop for Owed {
     }
 }
 
+thread_local! {
+    /// While uploads count as one: whether that one was taken. `None`: each counts.
+    static ONE_TAKEN: Cell<Option<bool>> = const { Cell::new(None) };
+}
+
+/// Runs `admit`, which may spend many times for what its caller asked for once: only the first is taken.
+pub fn spending_once<T>(admit: impl FnOnce() -> T) -> T {
+    struct Back(Option<bool>);
+    impl Drop for Back {
+        fn drop(&mut self) {
+            ONE_TAKEN.set(self.0);
+        }
+    }
+    let _back = Back(ONE_TAKEN.replace(Some(false)));
+    admit()
+}
+
 /// Takes one upload from what the user has left, where `pg_storage.upload_rate` limits that.
 ///
 /// # Errors
 /// `RATE_LIMIT`; nothing was taken then.
 pub fn spend(tenant: &str, user: &str) -> Result<()> {
+    match ONE_TAKEN.get() {
+        Some(true) => return Ok(()),
+        Some(false) => ONE_TAKEN.set(Some(true)),
+        None => {}
+    }
     let owed = OWED.with_borrow_mut(|owed| match owed {
         Some(owed) => {
             owed.push((tenant.to_owned(), user.to_owned()));

@@ -6,11 +6,10 @@ use pg_storage_store::Source;
 
 use super::contents::own_time;
 use super::{Kept, Readable, held, not_found, readable, visible};
-use crate::catalog;
-use crate::config;
 use crate::error::{Failure, Result};
 use crate::json::Jsonb;
 use crate::upload::{self, Declared, Own, Verified, Wanted};
+use crate::{catalog, config, rate};
 
 /// A second file with the same bytes; its id.
 ///
@@ -49,14 +48,18 @@ pub fn relocate(
     path: Option<&str>,
     with_earlier: bool,
 ) -> Result<()> {
-    if with_earlier {
-        // Held, it is not replaced; and whoever may not change it is told nothing of the others.
-        hold_for_change(file, None)?;
+    if !with_earlier {
+        return relocate_one(file, bucket, path, true);
+    }
+    // Held, it is not replaced; and whoever may not change it is told nothing of the others.
+    hold_for_change(file, None)?;
+    // One move for the rate: who has more versions than it allows would never be done.
+    rate::spending_once(|| {
         for version in earlier_versions(file)? {
             relocate_one(version, bucket, path, false)?;
         }
-    }
-    relocate_one(file, bucket, path, true)
+        relocate_one(file, bucket, path, true)
+    })
 }
 
 /// As the caller, who must be allowed to change it; and nobody else does until the transaction ends.

@@ -172,6 +172,22 @@ fn what_was_spent_comes_back_with_time_and_with_nothing_else() {
 }
 
 #[test]
+fn a_file_and_its_earlier_versions_are_one_upload_when_it_is_made_private() {
+    let scene = Scene::local();
+    let mut ada = scene.user("ada");
+    let put = "SELECT (storage.put_file('public', 'a.txt', $1::text::bytea, 'text/plain', 'a')).id::text";
+    let files = ["one", "two", "three", "four"]
+        .map(|text| -> String { ada.query_one(put, &[&text]).unwrap().get(0) });
+    scene.set("pg_storage.upload_rate", "2");
+    let mut ada = scene.user("ada");
+    ada.execute("SELECT storage.set_file_access($1::text::uuid, 'private')", &[&files[3]]).unwrap();
+    let left = "SELECT count(*) FROM storage.files f JOIN storage.buckets b ON b.id = f.bucket_id WHERE b.key = 'public'";
+    assert_eq!(scene.value::<i64>(left), 0);
+    // And one it is.
+    assert_eq!(burst(&mut ada), 1);
+}
+
+#[test]
 fn without_preload_each_session_counts_for_itself_and_check_says_so() {
     let store = LocalStore::shared();
     let cluster = Cluster::start(
