@@ -331,7 +331,7 @@ END $$;
 COMMENT ON FUNCTION storage_private.share_object(uuid, uuid) IS
 'Ends an upload without bytes moving, over an object the caller can already read; false when that object is being collected, is in another physical bucket or has another type.';
 
--- PL/pgSQL, because it keeps its plan: this runs in every signature.
+-- SQL, which the planner puts into the plan that the library keeps: this runs in every signature.
 CREATE FUNCTION storage_private.locate_objects(object_ids uuid[], bucket_ids uuid[])
 RETURNS TABLE (physical_name text, key text, access storage.bucket_access, download_url_ttl interval)
 LANGUAGE sql STABLE
