@@ -6,7 +6,7 @@ use pgrx::datum::{DatumWithOid, Interval};
 use pgrx::spi::quote_literal;
 use uuid::Uuid;
 
-use crate::error::{Failure, Result};
+use crate::error::{Failure, Result, shown_id};
 use crate::{catalog, identity};
 
 /// What uploads need to know of a bucket.
@@ -49,7 +49,7 @@ impl Bucket {
     /// # Errors
     /// `BUCKET_NOT_FOUND`, in the same words whether it is absent or hidden.
     pub fn visible(id: pgrx::Uuid) -> Result<Self> {
-        Self::with_id(id)?.ok_or_else(|| not_found(&id.to_string()))
+        Self::with_id(id)?.ok_or_else(|| not_found(&shown_id(id)))
     }
 
     /// The bucket that a key or id means among those the caller can see: its own first, then the tenant's.
@@ -75,7 +75,7 @@ impl Bucket {
                 )?)
             }
         };
-        found.ok_or_else(|| not_found(name))
+        found.ok_or_else(|| not_found(&quote_literal(name)))
     }
 
     /// The caller's one default bucket.
@@ -141,9 +141,9 @@ impl Bucket {
     }
 }
 
-/// The words for a bucket that is absent or hidden.
+/// The words for a bucket that is absent or hidden. `asked`: what for, as it is shown.
 pub fn not_found(asked: &str) -> Failure {
     Failure::new(Token::BucketNotFound, "no such bucket")
-        .detail(format!("Asked for {}.", quote_literal(asked)))
+        .detail(format!("Asked for {asked}."))
         .hint("A bucket is named by its key or its id; storage.buckets lists those you can see.")
 }

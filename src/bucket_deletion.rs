@@ -7,7 +7,7 @@ use pgrx::datum::TimestampWithTimeZone;
 
 use crate::bucket::{Bucket, not_found};
 use crate::catalog;
-use crate::error::{Failure, Result};
+use crate::error::{Failure, Result, shown_id};
 
 /// What [`mark`] is doing right now.
 #[derive(Clone, Copy)]
@@ -51,7 +51,7 @@ pub fn mark(bucket: pgrx::Uuid) -> Result<TimestampWithTimeZone> {
     match (marked_at, MARKING.get().is_some_and(|marking| marking.allowed)) {
         (Some(marked_at), true) => Ok(marked_at),
         // Somebody else marked it while the DELETE waited for him.
-        (Some(_), false) => Err(not_found(&bucket.to_string())),
+        (Some(_), false) => Err(not_found(&shown_id(bucket))),
         (None, _) => Err(Failure::new(Token::RbacForbidden, "you may not delete this bucket")
             .detail(format!("Bucket {bucket}."))
             .hint("The DELETE policies of storage.buckets decide who may.")),

@@ -488,6 +488,11 @@ fn a_row_inserted_directly_gets_the_servers_trusted_columns() {
     ] {
         assert_eq!(refused(ada.execute(&statement, &[])).code(), code, "{statement}");
     }
+    let nowhere = refused(ada.execute(&insert.replace(&format!("'{bucket}'"), "NULL"), &[]));
+    assert_eq!(
+        (nowhere.token.as_str(), nowhere.detail.as_deref()),
+        ("BUCKET_NOT_FOUND", Some("Asked for NULL."))
+    );
     assert_eq!(scene.rows(), before);
 }
 
