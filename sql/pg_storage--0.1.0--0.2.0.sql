@@ -1076,7 +1076,8 @@ DECLARE
     holder storage.files;
     latest storage.files;
 BEGIN
-    PERFORM storage_private.validate_file(NEW.filename, NEW.path);
+    -- The rules were others once: what it has already, it keeps.
+    PERFORM storage_private.validate_file(NEW.filename, CASE WHEN NEW.path IS DISTINCT FROM OLD.path THEN NEW.path END);
     IF NEW.filename IS DISTINCT FROM OLD.filename THEN
         PERFORM storage_private.validate_rename(NEW.filename, NEW.content_type);
     END IF;

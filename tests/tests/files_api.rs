@@ -623,6 +623,27 @@ fn a_name_that_contradicts_the_type_is_refused_when_it_is_given() {
 }
 
 #[test]
+fn a_path_that_is_refused_today_is_kept_until_the_file_goes_elsewhere() {
+    let scene = Scene::local();
+    let mut ada = scene.user("ada");
+    let file = put(&mut ada, "public", b"text", Some("a"));
+    // Letters that are not composed were taken once.
+    scene
+        .superuser()
+        .batch_execute(&format!(
+            "SET session_replication_role = replica;
+             UPDATE storage.files SET path = normalize('한', NFD) WHERE id = '{file}'"
+        ))
+        .unwrap();
+    ada.batch_execute("UPDATE storage.files SET filename = 'b.txt'; UPDATE storage.files SET path = path")
+        .unwrap();
+    let refusal = refuse(&mut ada, &format!("set_file_access('{file}', 'private')"));
+    assert_eq!(refusal.code(), ("22023", "INVALID_PATH"));
+    ada.batch_execute("UPDATE storage.files SET path = normalize(path)").unwrap();
+    made(&mut ada, &format!("set_file_access('{file}', 'private')"));
+}
+
+#[test]
 fn a_file_that_is_over_holds_no_path() {
     let scene = Scene::local();
     scene.set("pg_storage.event_retention", "1h");
