@@ -11,8 +11,8 @@ use crate::error::{Invalid, Token, shown};
 /// Allowed are letters and digits of any script and ``_ - . ( ) + = @ , ~ ! $ & ' [ ]``. A path appears in URLs, shells
 /// and listings, so what any of those treats as syntax is refused: spaces, control characters, `: ? # \ * " < > |`,
 /// emoji, a leading or trailing slash, `..` anywhere, a segment that begins with `-` (an option) or with `.` (reserved).
-/// What Unicode spells in several ways has one spelling here, the composed one (NFC), and no letter is invisible: paths
-/// that look alike must not be two files.
+/// What Unicode spells in several ways has one spelling here, the composed one (NFC), and no letter is invisible: one text
+/// must not be two files. Letters of two scripts may look alike all the same.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FilePath(String);
 
@@ -82,7 +82,7 @@ fn is_allowed(character: char) -> bool {
         // Unicode counts these as alphabetic or numeric, fonts show them as emoji.
         '\u{2139}' | '\u{24c2}' | '\u{3297}' | '\u{3299}' | '\u{1f100}'..='\u{1f1ff}' => false,
         // And these, which fill the place of a letter with nothing.
-        '\u{115f}' | '\u{1160}' | '\u{3164}' | '\u{ffa0}' => false,
+        '\u{115f}' | '\u{1160}' | '\u{3164}' | '\u{ffa0}' | '\u{13441}' | '\u{13442}' => false,
         _ => character.is_alphanumeric(),
     }
 }
@@ -173,6 +173,8 @@ mod tests {
             "\u{9c7}\u{9be}",
             "\u{3b1}\u{345}",
             "a\u{3164}",
+            "a\u{13441}",
+            "a\u{13442}",
             "a\u{fe0f}",
             too_long.as_str(),
         ] {
