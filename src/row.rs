@@ -107,7 +107,17 @@ pub fn returned(
         let type_oid = pg_sys::get_func_rettype((*(*call).flinfo).fn_oid);
         PgTupleDesc::for_composite_type_by_oid(type_oid)
     };
-    form(columns.ok_or_else(|| Failure::internal("a function returns no type"))?, values)
+    let columns = columns.ok_or_else(|| Failure::internal("a function returns no type"))?;
+    let mut values = values.into_iter();
+    // A column that an update took away keeps its place.
+    let placed: Vec<_> = columns
+        .iter()
+        .map(|column| if column.attisdropped { None } else { values.next().flatten() })
+        .collect();
+    if values.next().is_some() {
+        return Err(Failure::internal("a function returns a type with fewer columns than it knows"));
+    }
+    form(columns, placed)
 }
 
 fn form<'t>(

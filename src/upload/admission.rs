@@ -136,7 +136,7 @@ pub(super) fn destined_for<T>(bucket: &Rc<Bucket>, insert: impl FnOnce() -> T) -
     insert()
 }
 
-fn destination(id: Option<pgrx::Uuid>) -> Result<Rc<Bucket>> {
+fn bucket_of(id: Option<pgrx::Uuid>) -> Result<Rc<Bucket>> {
     // NULL is the id of no bucket, and so is this.
     let id = id.unwrap_or_else(|| pgrx::Uuid::from_bytes([0; 16]));
     match DESTINATION.with_borrow(Clone::clone) {
@@ -149,7 +149,7 @@ fn destination(id: Option<pgrx::Uuid>) -> Result<Rc<Bucket>> {
 /// the server may choose.
 pub fn admit<'t>(trigger: &'t PgTrigger<'t>) -> Result<PgHeapTuple<'t, AllocatedByRust>> {
     let mut row = NewRow::of(trigger)?;
-    let bucket = destination(row.get("bucket_id")?)?;
+    let bucket = bucket_of(row.get("bucket_id")?)?;
     let (filename, content_type): (Option<String>, Option<String>) =
         (row.get("filename")?, row.get("content_type")?);
     let (sha256, path): (Option<String>, Option<String>) = (row.get("sha256")?, row.get("path")?);

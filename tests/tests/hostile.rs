@@ -202,9 +202,7 @@ fn set_traps(scene: &Scene, role: &str) {
     for domain in ["text", "uuid", "int8", "int4", "bool", "jsonb", "timestamptz", "interval", "bytea"] {
         traps += &format!("CREATE DOMAIN evil.{domain} AS pg_catalog.{domain} CHECK (evil.holds(VALUE));");
     }
-    for name in
-        ["bucket_access", "upload_status", "upload_ticket", "upload_requests", "signed_url", "admission"]
-    {
+    for name in ["bucket_access", "upload_status", "upload_ticket", "upload_requests", "signed_url"] {
         traps += &format!("CREATE TYPE evil.{name} AS (nothing pg_catalog.int4);");
     }
     for (operator, operand) in

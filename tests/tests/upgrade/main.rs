@@ -7,7 +7,7 @@ mod comparison;
 use comparison::Facts;
 use pg_storage_tests::backup::{furnish, restored, rows, surroundings};
 use pg_storage_tests::flow::{self, Upload};
-use pg_storage_tests::{Cluster, Database, StoreAccess, environment, refused, scene};
+use pg_storage_tests::{Cluster, Database, Scene, StoreAccess, environment, refused, scene};
 use postgres::Client;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -215,4 +215,14 @@ fn an_update_needs_the_owner_of_the_extension_and_is_all_or_nothing() {
     let untouched = Facts::of(&mut superuser);
     superuser.batch_execute("BEGIN; ALTER EXTENSION pg_storage UPDATE; ROLLBACK").unwrap();
     assert_eq!(Facts::of(&mut superuser).differences(&untouched), Vec::<String>::new());
+}
+
+#[test]
+fn tickets_are_given_after_an_update_has_taken_a_column_from_them() {
+    let scene = Scene::local();
+    let statement = "ALTER TYPE storage.upload_ticket ADD ATTRIBUTE gone text;
+                     ALTER TYPE storage.upload_ticket DROP ATTRIBUTE gone";
+    scene.superuser().batch_execute(statement).unwrap();
+    let bytes = b"a column less";
+    Upload::declared(bytes).complete(&mut scene.user("ada"), bytes);
 }
