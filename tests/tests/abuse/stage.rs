@@ -79,7 +79,11 @@ impl Subject {
     /// Does what the honest client does, and nothing more is to be done by it.
     #[track_caller]
     pub fn send_honestly(&self, endpoint: &str) {
-        let answer = self.honest.send(endpoint).expect("the honest request gets an answer");
+        // Garage is, while its database is locked.
+        let answer = eventually("the store not to be busy", Duration::from_secs(10), || {
+            let answer = self.honest.send(endpoint).expect("the honest request gets an answer");
+            (answer.status != 503).then_some(answer)
+        });
         assert!(answer.is_success(), "the honest request: {} {}", answer.status, answer.text());
     }
 }
