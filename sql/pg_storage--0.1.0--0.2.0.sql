@@ -1502,3 +1502,21 @@ COMMENT ON FUNCTION storage.download_url(uuid, interval, boolean, text) IS
 'A presigned GET URL of one file. expires_in: up to 7 days; NULL: the bucket''s or the server''s; with pg_storage.download_url_period it may live longer, never twice as long. attachment: saved rather than shown. filename: offered instead of the file''s own. Errors: FILE_NOT_FOUND, INVALID_EXPIRY, INVALID_FILENAME, NOT_CONFIGURED.';
 COMMENT ON FUNCTION storage.public_url(uuid) IS
 'The stable unsigned URL of a file in a public bucket, under pg_storage.public_url_base when that is set. Its bytes never change, and caches are told so. Errors: FILE_NOT_FOUND, NOT_PUBLIC, NOT_CONFIGURED.';
+
+-- Events are removed by lists of ids, whatever the planner guesses.
+
+CREATE OR REPLACE FUNCTION storage_private.remove_events(batch integer) RETURNS bigint
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH oldest AS MATERIALIZED (
+        SELECT e.id, e.created_at FROM storage.events e ORDER BY e.id LIMIT $1
+    ), due AS MATERIALIZED (
+        SELECT e.id FROM storage.events e
+        WHERE e.id = ANY (ARRAY(
+            SELECT o.id FROM oldest o WHERE o.created_at <= clock_timestamp() - storage_private.event_retention()))
+        FOR UPDATE SKIP LOCKED
+    ), gone AS (
+        DELETE FROM storage.events e WHERE e.id = ANY (ARRAY(SELECT d.id FROM due d)) RETURNING e.id
+    )
+    SELECT count(*) FROM gone
+$$;
