@@ -6,11 +6,6 @@ cd "$ROOT" || exit
 # The server's user must be able to read what is built, whatever the caller's umask.
 umask 022
 
-# PG_CONFIG alone says which PostgreSQL.
-if [[ -z ${PG_MAJOR:-} && -x ${PG_CONFIG:-} ]]; then
-  PG_MAJOR=$("$PG_CONFIG" --version | sed 's/^PostgreSQL \([0-9]*\).*/\1/')
-fi
-PG_MAJOR=${PG_MAJOR:-15}
 PROFILE=${PROFILE:-dev}
 CACHE_DIR=${PG_STORAGE_CACHE:-${XDG_CACHE_HOME:-${HOME:?HOME is not set}/.cache}/pg_storage}
 TARGET_DIR=$(readlink -m "${CARGO_TARGET_DIR:-$ROOT/target}")
@@ -46,6 +41,16 @@ die() {
   exit 1
 }
 
+# Where PG_CONFIG names a PostgreSQL, no other is taken in its place.
+if [[ -n ${PG_CONFIG:-} ]]; then
+  if ! [[ $("$PG_CONFIG" --version 2>&1) =~ ^PostgreSQL\ ([0-9]+) ]]; then
+    die "PG_CONFIG=$PG_CONFIG is not the pg_config of a PostgreSQL"
+  elif [[ ${PG_MAJOR:=${BASH_REMATCH[1]}} != "${BASH_REMATCH[1]}" ]]; then
+    die "PG_CONFIG=$PG_CONFIG is of PostgreSQL ${BASH_REMATCH[1]}, and PG_MAJOR is $PG_MAJOR"
+  fi
+fi
+PG_MAJOR=${PG_MAJOR:-15}
+
 # The directory cargo gives the profile's artefacts.
 profile_dir() {
   case $PROFILE in
@@ -54,10 +59,14 @@ profile_dir() {
   esac
 }
 
-# pg_config of the PostgreSQL to build against: PG_CONFIG, Debian's place, or the one on PATH if its version fits.
+# pg_config of the PostgreSQL to build against: PG_CONFIG, or Debian's place or the one on PATH if its version fits.
 system_pg_config() {
   local candidate
-  for candidate in "${PG_CONFIG:-}" "/usr/lib/postgresql/$PG_MAJOR/bin/pg_config" "$(command -v pg_config || :)"; do
+  if [[ -n ${PG_CONFIG:-} ]]; then
+    echo "$PG_CONFIG"
+    return
+  fi
+  for candidate in "/usr/lib/postgresql/$PG_MAJOR/bin/pg_config" "$(command -v pg_config || :)"; do
     if [[ -x $candidate && $("$candidate" --version) =~ ^PostgreSQL\ ${PG_MAJOR}[^0-9] ]]; then
       echo "$candidate"
       return

@@ -19,11 +19,11 @@ pgrx package --profile "$PROFILE" --pg-config "$pg_config" --no-default-features
 
 say "Installing into ${DESTDIR:-$("$pg_config" --version)}"
 destination=${DESTDIR:-}/
-as_owner=()
-if [[ -z ${DESTDIR:-} ]] && ((EUID != 0)) && ! [[ -w $("$pg_config" --pkglibdir) ]]; then as_owner=(sudo); fi
+as_root=()
+if [[ -z ${DESTDIR:-} ]] && ((EUID != 0)) && ! [[ -w $("$pg_config" --pkglibdir) ]]; then as_root=(sudo); fi
 # A running server keeps the library it has mapped: the old file goes away, and is not written over.
 while IFS= read -r -d '' file; do
-  "${as_owner[@]}" install -D -m 644 "$package/$file" "$destination$file.new"
-  "${as_owner[@]}" mv -f "$destination$file.new" "$destination$file"
+  "${as_root[@]}" install -D -m 644 "$package/$file" "$destination$file.new"
+  "${as_root[@]}" mv -f "$destination$file.new" "$destination$file"
   note "$destination$file"
 done < <(cd "$package" && find . -type f -printf '%P\0' | sort -z)

@@ -28,10 +28,9 @@ fn files_below(directory: &Path, files: &mut BTreeMap<String, PathBuf>) {
     }
 }
 
-#[test]
-fn a_package_holds_the_library_and_its_scripts_and_nothing_else() {
+/// Whether `make install` succeeded below a directory, and what it said.
+fn install(destination: &Path, pg_config: Option<&str>) -> (bool, String) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let destination = environment::run_dir().join(format!("package-{}", std::process::id()));
     let kept = env::vars_os().filter(|(name, _)| {
         let name = name.to_str().unwrap_or_default();
         KEPT.contains(&name) || name.starts_with("RUSTUP_")
@@ -42,14 +41,22 @@ fn a_package_holds_the_library_and_its_scripts_and_nothing_else() {
         env::join_paths(env::split_paths(&path).filter(|place| *place != root.join("scripts/shim"))).unwrap();
     let output = environment::clean_command(root.join("scripts/install.sh"))
         .envs(kept)
+        .envs(pg_config.map(|pg_config| ("PG_CONFIG", pg_config)))
         .env("PATH", path)
         .env("PROFILE", env::var("PGRX_BUILD_PROFILE").expect("the profile that the tests are built with"))
-        .env("DESTDIR", &destination)
+        .env("DESTDIR", destination)
         .output()
         .unwrap();
     let said =
         [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
-    assert!(output.status.success(), "{said}");
+    (output.status.success(), said)
+}
+
+#[test]
+fn a_package_holds_the_library_and_its_scripts_and_nothing_else() {
+    let destination = environment::run_dir().join(format!("package-{}", std::process::id()));
+    let (installed, said) = install(&destination, None);
+    assert!(installed, "{said}");
 
     let mut files = BTreeMap::new();
     files_below(&destination, &mut files);
@@ -68,4 +75,15 @@ fn a_package_holds_the_library_and_its_scripts_and_nothing_else() {
     let elsewhere: Vec<_> = files.values().filter(|path| !said.contains(path.to_str().unwrap())).collect();
     assert!(elsewhere.is_empty(), "written and not said: {elsewhere:?}\n{said}");
     fs::remove_dir_all(destination).unwrap();
+}
+
+#[test]
+fn nothing_is_installed_for_another_postgresql_than_the_one_that_is_named() {
+    let destination = environment::run_dir().join(format!("refused-{}", std::process::id()));
+    // /bin/true runs, and is of no version.
+    for pg_config in ["/nowhere/pg_config", "/bin/true"] {
+        let (installed, said) = install(&destination, Some(pg_config));
+        assert!(!installed && said.contains(&format!("PG_CONFIG={pg_config}")), "{said}");
+        assert!(!destination.exists(), "{said}");
+    }
 }
