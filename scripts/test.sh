@@ -20,7 +20,7 @@ phase "Building the tests" all_tests --no-run
 if ((${#BROKEN[@]} == 0)); then phase "Running the tests" all_tests; fi
 # What uploads, deletions and files ask of a store, where one of three nodes comes and goes, and on Ceph. All of it on each
 # store takes an hour: make test-stores.
-part=(flow verdicts dedup collector bulk files_api caching)
+part=(flow verdicts dedup collector bulk files_api moves access caching)
 for store in garage3 ceph; do
   if ((${#BROKEN[@]} == 0)); then phase "Running a part of them on $store" store_tests "$store" "${part[@]}"; fi
 done

@@ -15,6 +15,7 @@ mod database;
 pub mod docs;
 pub mod environment;
 mod faulty_store;
+pub mod files;
 pub mod flow;
 mod garage;
 pub mod http;
